@@ -1,0 +1,76 @@
+//! Every queue and size of the runtime, with its maximum and the reason. What is over a limit is refused early.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open turns of one conversation, the running one included. A person waits for an answer; 32 unanswered turns
+    /// are a loop somewhere.
+    pub queue_per_conversation: usize,
+    /// Open turns on this node. Each may hold a connection to a model and a reply in memory.
+    pub turns_in_flight: usize,
+    /// Conversations in memory. Beyond it the least recently used are passivated.
+    pub active_conversations: usize,
+    /// Requests of one conversation that wait for it to be activated, or for the store.
+    pub waiting_per_conversation: usize,
+    /// Text of one reply, in bytes; at the limit the turn ends incomplete.
+    pub reply_bytes: usize,
+    /// Pieces of a reply that are not durable yet; the responder is not read beyond it.
+    pub unsaved_pieces: usize,
+    /// History given to a responder: the newest items...
+    pub history_items: usize,
+    /// ...within so many bytes.
+    pub history_bytes: usize,
+    /// Passivated after so long without a message.
+    pub idle_after: Duration,
+    /// Compacted after so many entries since the last snapshot...
+    pub compact_after_entries: usize,
+    /// ...or so many bytes of them.
+    pub compact_after_bytes: usize,
+    /// Shortest time between two batches of one reply: what arrives meanwhile shares one append.
+    pub batch_every: Duration,
+    /// Unfinished turns activated at once when a node starts.
+    pub recoveries_at_once: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_per_conversation: 32,
+            turns_in_flight: 10_000,
+            active_conversations: 50_000,
+            waiting_per_conversation: 128,
+            reply_bytes: 4 << 20,
+            unsaved_pieces: 1_024,
+            history_items: 100,
+            history_bytes: 256 << 10,
+            idle_after: Duration::from_secs(300),
+            compact_after_entries: 64,
+            compact_after_bytes: 256 << 10,
+            batch_every: Duration::from_millis(20),
+            recoveries_at_once: 64,
+        }
+    }
+}
+
+/// What of the node's limits is in use; shared by all conversations of a node.
+#[derive(Debug, Default)]
+pub struct Load {
+    open_turns: AtomicUsize,
+}
+
+impl Load {
+    pub fn open_turns(&self) -> usize {
+        self.open_turns.load(Ordering::Relaxed)
+    }
+
+    /// A conversation has `now` open turns, and had `before`.
+    pub fn turns_changed(&self, before: usize, now: usize) {
+        if now >= before {
+            self.open_turns.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            self.open_turns.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What can be asked of a conversation, and how it answers. Reads of what is finished go past the actors, through
+//! [`crate::Reader`].
+
+use std::sync::Arc;
+
+use klatch_protocol::event::{Created, KeyUse, Parameters};
+use klatch_protocol::turn::Change;
+use klatch_protocol::{ConversationId, Item, Mark, Turn};
+
+/// Who asks. A conversation belongs to one tenant and subject; to everyone else it does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Caller {
+    pub tenant: Arc<str>,
+    pub subject: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Make the conversation; an existing one with the same creation key or the same parent is the answer too.
+    Create(Box<Created>),
+    Submit(Box<Submit>),
+    AddItems { caller: Caller, items: Vec<Item>, key: Option<KeyUse> },
+    SetMetadata { caller: Caller, metadata: Vec<(String, String)>, key: Option<KeyUse> },
+    DeleteItem { caller: Caller, ordinal: u64 },
+    /// Let `child` share the items below `before` (none: all there are). Answers [`Answer::Forked`]; the child is
+    /// made by a request of its own.
+    Fork { caller: Caller, child: ConversationId, before: Option<u64>, key: Option<KeyUse> },
+    Cancel { caller: Caller, turn: u64 },
+    DeleteResponse { caller: Caller, turn: u64 },
+    Delete { caller: Caller },
+    /// Delete it if it has outlived its time: `retention_ms` after its last turn, or its own `ttl_seconds`.
+    Expire { retention_ms: Option<u64> },
+    /// Answers [`Answer::News`] as soon as there is anything after `have`, and [`Answer::NotOpen`] where the turn is
+    /// not open here: then the store has it. One request at a time is the watcher's credit: who does not ask costs
+    /// nothing.
+    Watch { caller: Caller, turn: u64, have: Mark, bytes_max: usize },
+    /// The turn's answer could not be delivered: a retry without a key may join it.
+    Undelivered { turn: u64 },
+    /// Be active: there may be an unfinished turn.
+    Wake,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submit {
+    pub caller: Caller,
+    /// Ordinals are given when the turn is accepted.
+    pub input: Vec<Item>,
+    pub parameters: Parameters,
+    pub on_busy: OnBusy,
+    pub key: Option<[u8; 16]>,
+    pub fingerprint: [u8; 16],
+    /// The client says that it repeats a request, without a key.
+    pub retry: bool,
+    pub wait: Wait,
+    /// Made where it does not exist yet: a response without a conversation has one of its own.
+    pub create: Option<Box<Created>>,
+    pub chain: Option<Chain>,
+}
+
+/// The turn follows that one; where anything else has come since, in the fork `child`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chain {
+    pub after_turn: u64,
+    /// First ordinal behind that turn's items.
+    pub items_end: u64,
+    pub child: ConversationId,
+}
+
+/// What a turn does that finds another one open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnBusy {
+    #[default]
+    Enqueue,
+    Reject,
+    /// The running turn ends incomplete; its text stays.
+    Interrupt,
+    /// The running turn ends cancelled and leaves nothing.
+    Rollback,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Answer once the turn is durable.
+    Accepted,
+    /// Answer once its end is durable.
+    Ended,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Conversation { created_at_ms: u64, metadata: Vec<(String, String)>, replayed: bool },
+    /// The turn as it is now, ended if that was asked for.
+    Turn { turn: Arc<Turn>, replayed: bool },
+    /// Ordinals of the items that were asked to be added, in order.
+    Items { ordinals: Vec<u64>, replayed: bool },
+    /// Go on with `child`, made with `created` as its first event.
+    Forked { child: ConversationId, created: Box<Created>, replayed: bool },
+    News(Vec<Change>),
+    NotOpen,
+    Done,
+}
+
+/// Named for what the caller can do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    #[error("{message}")]
+    Invalid { param: &'static str, message: String },
+    /// `on_busy: reject` met an open turn.
+    #[error("another turn of this conversation is still open")]
+    Locked,
+    #[error("the idempotency key was used before, with another request")]
+    KeyReused,
+    /// Retry here, later: a limit is reached. `what` names it.
+    #[error("{what} is full")]
+    Busy { what: &'static str, retry_after_ms: u64 },
+    /// Retry elsewhere, now.
+    #[error("this node gives its conversations away")]
+    Moved,
+    /// Retry later, with the same key: the store does not answer, or the conversation crashed. It may have been done.
+    #[error("the outcome is not known: {0}")]
+    Unavailable(String),
+}

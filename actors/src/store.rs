@@ -1,0 +1,138 @@
+//! The boundary to durable storage: per conversation one append-only log with a fence, and the lists that compaction
+//! moves finished things to; beside them the rows by which conversations are found.
+//!
+//! All stores pass the contract suite in [`contract`]. A store decides nothing but the fence.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use klatch_protocol::state::{ItemRow, Settled};
+use klatch_protocol::{ClaimToken, ConversationId, Entry, Position, Shard, Turn};
+
+
+pub type Stored<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// The end of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    pub position: Position,
+    pub token: ClaimToken,
+}
+
+/// The log from its last snapshot on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Log {
+    pub entries: Vec<Entry>,
+    /// Size of the entries after the snapshot, as stored.
+    pub tail_bytes: usize,
+}
+
+/// All or nothing: settled things go to their lists, the snapshot is added to the log, all before it is trimmed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compaction {
+    /// Refused as fenced unless the log ends exactly so.
+    pub expected: LogEnd,
+    /// One entry with one [`klatch_protocol::Event::Snapshot`], at the position after `expected`.
+    pub snapshot: Arc<Entry>,
+    pub settled: Settled,
+    /// The conversation was deleted: of its lists only the items below this ordinal stay, for its children. None
+    /// where it lives.
+    pub clear_but_items_below: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Ascending,
+    Descending,
+}
+
+/// By which a subject's conversations are listed, newest first or last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexRow {
+    pub tenant: String,
+    pub subject: String,
+    pub created_at_ms: u64,
+    pub conversation: ConversationId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The position is not above the log's last, or the log is not as expected: someone else owns it now. Nothing was
+    /// written.
+    #[error("the store refused it: the log ends at {0:?}")]
+    Fenced(Option<Position>),
+    /// It may or may not have been written: read the log's end before anything else.
+    #[error("the store did not say whether it was written: {0}")]
+    Unknown(String),
+    /// Nothing was written, or nothing could be read. Later it may work.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// What was read cannot be understood.
+    #[error("the store holds something unreadable: {0}")]
+    Damaged(String),
+}
+
+pub trait Store: Send + Sync + 'static {
+    /// Adds the entry and answers once it is durable. Refused as fenced unless its position is above the log's last;
+    /// the position 1-0 makes a log and needs that there is none, every other needs that there is one.
+    fn append(&self, conversation: ConversationId, entry: Arc<Entry>) -> Stored<'_, ()>;
+
+    /// The log's end; none where there is no log.
+    fn log_end(&self, conversation: ConversationId) -> Stored<'_, Option<LogEnd>>;
+
+    /// Empty where there is no log.
+    fn log(&self, conversation: ConversationId) -> Stored<'_, Log>;
+
+    fn compact(&self, conversation: ConversationId, compaction: Compaction) -> Stored<'_, ()>;
+
+    /// Rows of the item list with ordinals in `from..to`, at most `limit`, hidden ones included.
+    fn items(
+        &self,
+        conversation: ConversationId,
+        from: u64,
+        to: u64,
+        order: Order,
+        limit: usize,
+    ) -> Stored<'_, Vec<ItemRow>>;
+
+    /// The ordinal of the item in the list that carries this id of the client's own.
+    fn item_of_client(&self, conversation: ConversationId, client_id: String) -> Stored<'_, Option<u64>>;
+
+    /// A turn of the turn list.
+    fn turn(&self, conversation: ConversationId, turn: u64) -> Stored<'_, Option<Turn>>;
+
+    fn index_add(&self, row: IndexRow) -> Stored<'_, ()>;
+
+    fn index_remove(&self, row: IndexRow) -> Stored<'_, ()>;
+
+    /// Rows of one subject by (created_at_ms, conversation), beginning behind `after` in the given order.
+    fn index(
+        &self,
+        tenant: String,
+        subject: String,
+        after: Option<(u64, ConversationId)>,
+        order: Order,
+        limit: usize,
+    ) -> Stored<'_, Vec<IndexRow>>;
+
+    /// The conversation may have an unfinished turn. A row too many is harmless.
+    fn open_add(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()>;
+
+    fn open_remove(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()>;
+
+    /// At most `limit` rows of the shard, by id, behind `after`.
+    fn open(
+        &self,
+        shard: Shard,
+        after: Option<ConversationId>,
+        limit: usize,
+    ) -> Stored<'_, Vec<ConversationId>>;
+
+    /// The conversation is to be looked at then, whether it has expired.
+    fn due_add(&self, at_ms: u64, conversation: ConversationId) -> Stored<'_, ()>;
+
+    fn due_remove(&self, at_ms: u64, conversation: ConversationId) -> Stored<'_, ()>;
+
+    /// Rows due at `now_ms`, oldest first.
+    fn due(&self, now_ms: u64, limit: usize) -> Stored<'_, Vec<(u64, ConversationId)>>;
+}

@@ -1,0 +1,5 @@
+//! The node: HTTP edge, auth, stores, responders, metrics, configuration. The program `klatch` is this crate's `main`.
+
+pub mod auth;
+pub mod responders;
+pub mod stores;

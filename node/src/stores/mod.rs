@@ -1,0 +1,3 @@
+//! Where conversations, accounts and sessions are kept.
+
+pub mod records;

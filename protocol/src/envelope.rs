@@ -1,0 +1,133 @@
+//! Bytes: a version, then bincode. The only file that names bincode, which is frozen, so that it can be replaced.
+//!
+//! A reader refuses what it does not know whole: a version above its own, bytes left over, a length that lies.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use bincode::config::{self, Configuration, Limit, LittleEndian, Varint};
+
+/// The format that this build writes, and the newest it reads.
+pub const VERSION: u8 = 1;
+
+/// Nothing that travels or is stored is larger, in bytes; also bounds what a lying length can make us allocate.
+pub const BYTES_MAX: usize = 64 << 20;
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    #[error("it is empty")]
+    Empty,
+    #[error("its format {0} is not one that this build reads (1 to {VERSION})")]
+    Version(u8),
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+}
+
+fn configuration() -> Configuration<LittleEndian, Varint, Limit<BYTES_MAX>> {
+    config::standard().with_limit::<BYTES_MAX>()
+}
+
+/// The value's bytes, ready to be stored or sent.
+pub fn seal<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    bincode::serde::encode_into_std_write(value, &mut bytes, config::standard())
+        .expect("memory takes what it is given, and every stored type can be encoded");
+    bytes
+}
+
+/// The value again.
+pub fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EnvelopeError> {
+    let (version, body) = bytes.split_first().ok_or(EnvelopeError::Empty)?;
+    if *version != VERSION {
+        return Err(EnvelopeError::Version(*version));
+    }
+    let (value, read) = bincode::serde::decode_from_slice(body, configuration())
+        .map_err(|error| EnvelopeError::Damaged(error.to_string()))?;
+    if read != body.len() {
+        return Err(EnvelopeError::Damaged(format!("{} bytes left over", body.len() - read)));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Attempt, AttemptReason, Call, Created, KeyUse};
+    use crate::turn::{Outcome, Usage};
+    use crate::{Body, ClaimToken, ConversationId, Entry, Event, Item, Position, State, Turn};
+
+    /// One of each event, so that a changed or moved variant shows.
+    fn every_event() -> Entry {
+        let item = Item { ordinal: 0, client_id: Some("mine".into()), body: Body::user("hello") };
+        let key = Some(KeyUse { key: [1; 16], fingerprint: [2; 16] });
+        let events = vec![
+            Event::Claimed { node: "klatch-0".into(), incarnation: 7 },
+            Event::Created(Box::new(Created {
+                tenant: "acme".into(),
+                subject: "ann".into(),
+                metadata: vec![("topic".into(), "tea".into())],
+                ttl_seconds: Some(60),
+                explicit: true,
+                items: vec![item.clone()],
+                parent: None,
+                key,
+            })),
+            Event::TurnAccepted(Box::new(crate::turn::tests::accepted(0))),
+            Event::AttemptStarted {
+                turn: 0,
+                attempt: Attempt { n: 1, incarnation: 7, reason: AttemptReason::First },
+            },
+            Event::Delta { turn: 0, pieces: vec!["hel".into(), "lo".into()] },
+            Event::ToolCall {
+                turn: 0,
+                call: Call { call_id: "call_1".into(), name: "weather".into(), arguments: "{}".into() },
+            },
+            Event::TurnEnded {
+                turn: 0,
+                outcome: Outcome::Completed { usage: Usage { input: 1, input_cached: 0, output: 2, output_reasoning: 0 } },
+                memory: None,
+            },
+            Event::ItemsAdded { items: vec![item], key },
+            Event::ItemDeleted { ordinal: 3 },
+            Event::MetadataSet { metadata: vec![], key: None },
+            Event::ResponseDeleted { turn: 0 },
+            Event::Forked { child: ConversationId([5; 16]), before: 3, key: None },
+            Event::Deleted,
+            Event::Snapshot(Box::new(State {
+                open: [Turn::new(crate::turn::tests::accepted(0), 0)].into(),
+                ..State::default()
+            })),
+        ];
+        Entry { position: Position { epoch: 2, seq: 3 }, token: ClaimToken(11), at_ms: 1_700_000_000_000, events }
+    }
+
+    #[test]
+    fn the_bytes_of_every_event_are_those_of_the_golden_file() {
+        let golden = include_str!("../golden/entry-v1.hex");
+        let bytes: String = seal(&every_event()).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(bytes, golden.trim(), "stored conversations would not be read any more: add a version instead");
+    }
+
+    #[test]
+    fn what_is_sealed_is_opened() {
+        assert_eq!(open(&seal(&every_event())), Ok(every_event()));
+    }
+
+    #[test]
+    fn damage_is_refused_and_never_panics() {
+        let sealed = seal(&every_event());
+        assert_eq!(open::<Entry>(&[]), Err(EnvelopeError::Empty));
+        assert_eq!(open::<Entry>(&[9, 0]), Err(EnvelopeError::Version(9)));
+        for length in 1..sealed.len() {
+            assert!(open::<Entry>(&sealed[..length]).is_err(), "{length} of {} bytes were taken for all", sealed.len());
+        }
+        let mut longer = sealed.clone();
+        longer.push(0);
+        assert!(open::<Entry>(&longer).is_err());
+        for place in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[place] ^= 0xff;
+            let _ = open::<Entry>(&damaged);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The events of a conversation's log, in the order of a conversation's life. An entry is what one append writes:
+//! one or more events, all or none of them.
+//!
+//! Variants are encoded by their place in the enum: add new ones at the end, and never remove or reorder any.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ClaimToken, ConversationId, Item, Outcome, ResponseId, State};
+
+/// Where an entry stands in its log. The store refuses a position that is not above the log's last: that is the fence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// Counts claims, from 1.
+    pub epoch: u64,
+    /// Counts the entries of an epoch, from 0: the claim itself.
+    pub seq: u64,
+}
+
+impl Position {
+    pub fn next(self) -> Self {
+        Self { epoch: self.epoch, seq: self.seq + 1 }
+    }
+
+    /// Where the next owner writes its claim.
+    pub fn claim(self) -> Self {
+        Self { epoch: self.epoch + 1, seq: 0 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub position: Position,
+    /// Of the claim under which it was written.
+    pub token: ClaimToken,
+    /// The owner's wall clock, in ms since 1970. For display and retention only: no order depends on it.
+    pub at_ms: u64,
+    pub events: Vec<Event>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    Claimed { node: String, incarnation: u64 },
+    Created(Box<Created>),
+    TurnAccepted(Box<Accepted>),
+    /// The responder is about to be called for the `n`th time, from 1: no call without such a record before it.
+    AttemptStarted { turn: u64, attempt: Attempt },
+    /// A batch of the reply. Each piece is one event of the stream, for ever.
+    Delta { turn: u64, pieces: Vec<String> },
+    ToolCall { turn: u64, call: Call },
+    TurnEnded { turn: u64, outcome: Outcome, memory: Option<Memory> },
+    ItemsAdded { items: Vec<Item>, key: Option<KeyUse> },
+    ItemDeleted { ordinal: u64 },
+    MetadataSet { metadata: Vec<(String, String)>, key: Option<KeyUse> },
+    ResponseDeleted { turn: u64 },
+    /// A child now shares all items below `before`.
+    Forked { child: ConversationId, before: u64, key: Option<KeyUse> },
+    Deleted,
+    /// What all earlier events add up to; they may be trimmed.
+    Snapshot(Box<State>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    pub tenant: String,
+    pub subject: String,
+    pub metadata: Vec<(String, String)>,
+    /// Lives this long after its last turn, in seconds.
+    pub ttl_seconds: Option<u64>,
+    /// Made by a request for a conversation, not by a response without one.
+    pub explicit: bool,
+    pub items: Vec<Item>,
+    pub parent: Option<Parent>,
+    pub key: Option<KeyUse>,
+}
+
+/// A fork's prefix: the parent's items below `before`, as they were at the parent's `version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    pub conversation: ConversationId,
+    pub before: u64,
+    pub version: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    pub turn: u64,
+    /// With the ordinals of the turn's block: inputs first, outputs after them.
+    pub input: Vec<Item>,
+    pub key: Option<[u8; 16]>,
+    /// Hash of method, path and body: what makes a retry the same request.
+    pub fingerprint: [u8; 16],
+    pub parameters: Parameters,
+    /// It had to wait for another turn, or runs in the background: the stream says `response.queued`.
+    pub queued: bool,
+    pub at_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameters {
+    /// Names a responder.
+    pub model: String,
+    pub background: bool,
+    pub store: bool,
+    /// The request named the conversation, so the response does too.
+    pub conversation_named: bool,
+    pub previous: Option<ResponseId>,
+    pub cancel_on_disconnect: bool,
+    /// Given up if it has not started by then, in ms since 1970.
+    pub start_by_ms: Option<u64>,
+    /// The request's other fields, as JSON: the edge shows them again, the responder reads what it needs.
+    pub request: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub n: u32,
+    /// Of the node that makes the call: tells a conversation that crashes from a node that did.
+    pub incarnation: u64,
+    pub reason: AttemptReason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttemptReason {
+    First,
+    /// The conversation was activated and found the turn unfinished.
+    TakenOver,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    pub call_id: String,
+    pub name: String,
+    /// JSON text as the model wrote it.
+    pub arguments: String,
+}
+
+/// What a built-in bot remembers of a conversation between turns; opaque to all but the responder of that name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    pub model: String,
+    pub bytes: Vec<u8>,
+}
+
+/// An idempotency key in use: hash of (tenant, key), and of the request that used it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeyUse {
+    pub key: [u8; 16],
+    pub fingerprint: [u8; 16],
+}

@@ -1,0 +1,18 @@
+//! What travels between nodes and into the store, and nothing else: no IO, no clock, no randomness but ids.
+//!
+//! Read in this order: ids, what an item is, the events of a conversation's log, what they add up to for one
+//! turn and for the whole conversation, how a turn is read as a stream, and the bytes.
+
+pub mod ids;
+pub mod item;
+pub mod event;
+pub mod turn;
+pub mod stream;
+pub mod state;
+pub mod envelope;
+
+pub use event::{Entry, Event, Position};
+pub use ids::{ClaimToken, ConversationId, IdError, ItemId, ResponseId, Shard};
+pub use item::{Body, Item, Part, Role, Status};
+pub use state::State;
+pub use turn::{Mark, Outcome, Turn};

@@ -20,6 +20,8 @@ pub const KEYS_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
 pub struct State {
     /// How it was made, items left out; none before it is.
     pub created: Option<Created>,
+    /// Where its inherited items are; kept when it is deleted, for its own children.
+    pub parent: Option<Parent>,
     pub created_at_ms: u64,
     pub metadata: Vec<(String, String)>,
     pub deleted: bool,
@@ -43,6 +45,8 @@ pub struct State {
     pub shared_before: u64,
     /// Counts deletions and forks, so that each child sees its prefix as it was.
     pub version: u64,
+    /// Items of the parent's were deleted here: the item list holds rows that hide them.
+    pub hides_inherited: bool,
     pub memory: Option<Memory>,
     pub last_turn_ms: u64,
 }
@@ -81,6 +85,12 @@ pub struct ItemRow {
     pub body: Option<Body>,
     /// The version at which it was deleted.
     pub hidden_at: Option<u64>,
+}
+
+impl From<Item> for ItemRow {
+    fn from(item: Item) -> Self {
+        Self { ordinal: item.ordinal, client_id: item.client_id, body: Some(item.body), hidden_at: None }
+    }
 }
 
 /// What compaction moves out of the state, into lists of their own.
@@ -136,6 +146,7 @@ impl State {
             }
             Event::ItemDeleted { ordinal } => {
                 self.version += 1;
+                self.hides_inherited |= self.parent.is_some_and(|parent| *ordinal < parent.before);
                 self.hidden.insert(*ordinal, self.version);
             }
             Event::MetadataSet { metadata, key } => {
@@ -151,7 +162,7 @@ impl State {
                 self.shared_before = self.shared_before.max(*before);
                 self.use_key(*key, at_ms, Did::Forked(*child));
             }
-            Event::Deleted => *self = Self { deleted: true, shared_before: self.shared_before, ..Self::default() },
+            Event::Deleted => self.delete(),
             Event::Snapshot(state) => self.clone_from(state),
         }
     }
@@ -159,10 +170,6 @@ impl State {
     /// The conversation, to those who may know of it.
     pub fn alive(&self) -> Option<&Created> {
         self.created.as_ref().filter(|_| !self.deleted)
-    }
-
-    pub fn parent(&self) -> Option<Parent> {
-        self.created.as_ref()?.parent
     }
 
     pub fn key(&self, key: &[u8; 16]) -> Option<&Key> {
@@ -184,7 +191,8 @@ impl State {
         for (ordinal, item) in items {
             let hidden_at = self.hidden.remove(&ordinal);
             let keep = hidden_at.is_none() || ordinal < self.shared_before;
-            rows.push(ItemRow { ordinal, client_id: item.client_id, body: keep.then_some(item.body), hidden_at });
+            let row = ItemRow::from(item);
+            rows.push(ItemRow { body: row.body.filter(|_| keep), hidden_at, ..row });
         }
         let kept = self.hidden.split_off(&below);
         for (ordinal, version) in std::mem::replace(&mut self.hidden, kept) {
@@ -210,12 +218,30 @@ impl State {
         let items = std::mem::take(&mut how.items);
         self.next_item = created.parent.map_or(0, |parent| parent.before);
         self.entered_end = self.next_item;
+        self.parent = created.parent;
         self.metadata.clone_from(&created.metadata);
         self.created_at_ms = at_ms;
         self.last_turn_ms = at_ms;
         self.created = Some(how);
         self.enter(items);
         self.use_key(created.key, at_ms, Did::Created);
+    }
+
+    /// Leaves what keeps a deleted conversation deleted, and what its children share.
+    fn delete(&mut self) {
+        let mut was = std::mem::take(self);
+        was.items.split_off(&was.shared_before);
+        was.hidden.split_off(&was.shared_before);
+        *self = Self {
+            deleted: true,
+            parent: was.parent,
+            items: was.items,
+            hidden: was.hidden,
+            shared_before: was.shared_before,
+            version: was.version,
+            hides_inherited: was.hides_inherited,
+            ..Self::default()
+        };
     }
 
     /// Gives the items their ordinals, in order, and lets them in.

@@ -2,3 +2,4 @@
 
 pub mod chat;
 pub mod client;
+pub mod load;

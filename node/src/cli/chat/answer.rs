@@ -29,7 +29,7 @@ pub struct Answering<'a> {
 
 enum Line {
     Connecting(BoxFuture<'static, Result<EventReader, Failure>>),
-    Reading(EventReader),
+    Reading(Box<EventReader>),
 }
 
 pub fn post(model: &str, conversation: &str, message: &str) -> Call {
@@ -42,7 +42,7 @@ impl Line {
         loop {
             match self {
                 Self::Connecting(connecting) => match connecting.await {
-                    Ok(reader) => *self = Self::Reading(reader),
+                    Ok(reader) => *self = Self::Reading(Box::new(reader)),
                     Err(failure) => return Input::Lost(failure),
                 },
                 Self::Reading(reader) => return reader.next().await.map_or_else(Input::Lost, Input::Arrived),

@@ -34,7 +34,7 @@ impl EventReader {
     /// Safe to drop while it waits: nothing that arrived is lost. A connection that ends without `[DONE]` is a failure.
     pub async fn next(&mut self) -> Result<StreamItem, Failure> {
         loop {
-            if let Some(event) = self.parser.next() {
+            if let Some(event) = self.parser.pop() {
                 return StreamItem::read(event);
             }
             match self.response.chunk().await {

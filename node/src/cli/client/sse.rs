@@ -50,7 +50,7 @@ impl SseParser {
         Ok(())
     }
 
-    pub fn next(&mut self) -> Option<RawEvent> {
+    pub fn pop(&mut self) -> Option<RawEvent> {
         self.ready.pop_front()
     }
 
@@ -96,7 +96,7 @@ mod tests {
     fn all(parts: &[&[u8]]) -> Vec<(String, String)> {
         let mut parser = SseParser::default();
         parts.iter().for_each(|part| parser.push(part).unwrap());
-        std::iter::from_fn(|| parser.next()).map(|event| (event.kind, event.data)).collect()
+        std::iter::from_fn(|| parser.pop()).map(|event| (event.kind, event.data)).collect()
     }
 
     fn event(kind: &str, data: &str) -> (String, String) {

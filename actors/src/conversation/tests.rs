@@ -688,7 +688,7 @@ fn a_deleted_response_leaves_its_conversation_unless_that_was_made_for_it() {
          submit b slow one   -> open append 1-1 accepted0+attempt0#1
          saved               -> call 0#1
          drop x 0            -> stop call, append 1-2 undone0+dropped0
-         saved               -> b: no response, x: done
+         saved               -> x: done, b: no response
          drop y 0            -> y: no response",
     );
     check(

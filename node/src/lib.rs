@@ -5,7 +5,6 @@ pub mod cli;
 pub mod config;
 pub mod durations;
 pub mod ops;
-pub mod durations;
 pub mod responders;
 pub mod serve;
 pub mod stores;

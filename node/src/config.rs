@@ -25,12 +25,16 @@ pub use refusal::ConfigRefused;
 pub use retention::RetentionOptions;
 pub use sources::{OPTIONS, Sources, misspelt};
 
+use crate::auth::AuthOptions;
+use crate::responders::ResponderOptions;
 use crate::telemetry::LogOptions;
+
+const DATA_FOLDER: &str = "./klatch-data";
 
 /// Balancers in front keep idle connections for 20 s (see `nginx/`) and ask for readiness every 2 s.
 const LAG_BEHIND_A_BALANCER: Duration = Duration::from_secs(25);
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Name of this node, one of its own within a cluster. By default the host's, which in a StatefulSet is the pod's.
@@ -42,8 +46,8 @@ pub struct Config {
     /// Address and port of metrics, probes and cluster state. Answers everyone who reaches it: keep it inside.
     #[serde(deserialize_with = "address")]
     pub ops_addr: SocketAddr,
-    /// Where conversations and accounts are kept: `file:FOLDER` is the embedded store of a single node, `memory:` is
-    /// for tests and forgets everything.
+    /// Where conversations and accounts are kept: `file:FOLDER` is the embedded store of a single node; `memory:` is
+    /// for tests and forgets them. Keys and the admin socket are in the folder too; of `memory:FOLDER` they are all.
     pub store: String,
     /// How long a node that is told to stop goes on accepting, so that balancers notice first. Make it longer than
     /// they keep idle connections. By default 0s where http_addr is loopback, since nothing balances there, else 25s.
@@ -52,7 +56,10 @@ pub struct Config {
     /// How long a node that stops then waits for answers and streams in flight; what is still open is handed off.
     #[serde(with = "crate::durations")]
     pub drain_timeout: Duration,
+    /// What answers, by the name that requests give as `model`. `eliza` and `echo` are there unless named here.
+    pub responder: Vec<ResponderOptions>,
     pub log: LogOptions,
+    pub auth: AuthOptions,
     pub limits: LimitOptions,
     pub retention: RetentionOptions,
 }
@@ -63,10 +70,12 @@ impl Default for Config {
             node_name: host_name(),
             http_addr: SocketAddr::from(([127, 0, 0, 1], 8080)),
             ops_addr: SocketAddr::from(([127, 0, 0, 1], 9090)),
-            store: "file:./klatch-data".to_owned(),
+            store: format!("file:{DATA_FOLDER}"),
             drain_lag: None,
             drain_timeout: Duration::from_secs(60),
+            responder: Vec::new(),
             log: LogOptions::default(),
+            auth: AuthOptions::default(),
             limits: LimitOptions::default(),
             retention: RetentionOptions::default(),
         }
@@ -77,7 +86,8 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKind {
     File(PathBuf),
-    Memory,
+    /// The folder holds keys and the admin socket.
+    Memory(PathBuf),
 }
 
 impl Config {
@@ -94,7 +104,8 @@ impl Config {
     pub fn store_kind(&self) -> Result<StoreKind, ConfigRefused> {
         match self.store.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(StoreKind::File(PathBuf::from(path))),
-            Some(("memory", "")) => Ok(StoreKind::Memory),
+            Some(("memory", "")) => Ok(StoreKind::Memory(PathBuf::from(DATA_FOLDER))),
+            Some(("memory", path)) => Ok(StoreKind::Memory(PathBuf::from(path))),
             Some(_) | None => Err(ConfigRefused::new(
                 "store",
                 format!(
@@ -105,12 +116,11 @@ impl Config {
         }
     }
 
-    /// Where keys, the admin socket and the embedded store are; none where nothing is kept.
-    pub fn data_folder(&self) -> Option<PathBuf> {
-        match self.store_kind() {
-            Ok(StoreKind::File(folder)) => Some(folder),
-            Ok(StoreKind::Memory) | Err(_) => None,
-        }
+    /// Where keys, the admin socket and the embedded store are.
+    pub fn data_folder(&self) -> Result<PathBuf, ConfigRefused> {
+        self.store_kind().map(|kind| match kind {
+            StoreKind::File(folder) | StoreKind::Memory(folder) => folder,
+        })
     }
 
     pub fn drain_lag(&self) -> Duration {
@@ -127,6 +137,7 @@ impl Config {
             return Err(ConfigRefused::new("ops_addr", "is http_addr too: the two need a port each"));
         }
         self.log.refuse_contradictions()?;
+        self.auth.check()?;
         self.limits.refuse_contradictions()?;
         self.retention.refuse_contradictions()
     }

@@ -12,6 +12,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use futures::future::BoxFuture;
 use klatch_actors::node::Status;
 use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
@@ -28,13 +29,16 @@ pub enum Readiness {
     Draining,
 }
 
+/// Asks the actors; none where they are stopping.
+pub type StatusSource = Arc<dyn Fn() -> BoxFuture<'static, Option<Status>> + Send + Sync>;
+
 /// What the port shows.
 #[derive(Clone)]
 pub struct Ops {
     pub node_name: Arc<str>,
     pub incarnation: u64,
     pub readiness: watch::Receiver<Readiness>,
-    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
+    pub status: StatusSource,
     pub metrics: PrometheusHandle,
 }
 
@@ -84,7 +88,8 @@ async fn readyz(State(ops): State<Ops>) -> impl IntoResponse {
 }
 
 async fn cluster(State(ops): State<Ops>) -> Json<NodeShown> {
-    let status = (ops.status)();
+    let stopping = Status { draining: true, ..Status::default() };
+    let status = (ops.status)().await.unwrap_or(stopping);
     let draining = status.draining || *ops.readiness.borrow() == Readiness::Draining;
     Json(NodeShown {
         node: ops.node_name.to_string(),
@@ -113,7 +118,7 @@ mod tests {
             node_name: "klatch-0".into(),
             incarnation: 7,
             readiness: watch::channel(readiness).1,
-            status: Arc::new(|| Status { open_turns: 3, ..Status::default() }),
+            status: Arc::new(|| Box::pin(async { Some(Status { open_turns: 3, ..Status::default() }) })),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
         })
     }

@@ -16,7 +16,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use axum::Router;
 use futures::future::BoxFuture;
-use klatch_actors::node::Status;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,7 +25,7 @@ use tokio::time::Instant;
 pub use banner::Invocation;
 
 use crate::config::{self, Config};
-use crate::ops::{self, Ops, Readiness};
+use crate::ops::{self, Ops, Readiness, StatusSource};
 use crate::telemetry;
 use drain::{Drain, Effect, Event, Wait};
 use listener::Port;
@@ -40,15 +39,20 @@ const OPS_CONNECTIONS_MAX: usize = 64;
 /// Events of the drain that wait: each of its steps has at most one, and a person can press Ctrl-C.
 const EVENTS_WAITING_MAX: usize = 16;
 
+type HandOff = Box<dyn FnOnce(Duration) -> BoxFuture<'static, ()> + Send>;
+type Flush = Box<dyn FnOnce() -> BoxFuture<'static, anyhow::Result<()>> + Send>;
+
 /// What a node is made of, behind its ports; made by [`assemble`].
 pub struct Parts {
     pub routes: Router,
-    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
+    pub status: StatusSource,
     /// Reads the keys again.
-    pub reload: Box<dyn Fn() + Send + Sync>,
-    /// Puts the conversations away; what is unfinished at the deadline is left to whoever owns it next.
-    pub hand_off: Box<dyn FnOnce(Instant) -> BoxFuture<'static, ()> + Send>,
-    pub flush: Box<dyn FnOnce() -> BoxFuture<'static, anyhow::Result<()>> + Send>,
+    pub reload: Arc<dyn Fn() + Send + Sync>,
+    /// Puts the conversations away within the time; what is unfinished then is left to whoever owns it next.
+    pub hand_off: HandOff,
+    pub flush: Flush,
+    /// Ends when the conversations' actors ended by themselves.
+    pub fault: BoxFuture<'static, ()>,
     /// Nobody can log in yet.
     pub without_accounts: bool,
 }
@@ -109,8 +113,9 @@ struct Node {
     ops: Port,
     readiness: watch::Sender<Readiness>,
     reload: Arc<dyn Fn() + Send + Sync>,
-    hand_off: Option<Box<dyn FnOnce(Instant) -> BoxFuture<'static, ()> + Send>>,
-    flush: Option<Box<dyn FnOnce() -> BoxFuture<'static, anyhow::Result<()>> + Send>>,
+    hand_off: Option<HandOff>,
+    flush: Option<Flush>,
+    fault: Option<BoxFuture<'static, ()>>,
     drain_lag: Duration,
     drain_timeout: Duration,
     /// When the time to finish is over; none before it began.
@@ -142,9 +147,10 @@ impl Node {
             http,
             ops,
             readiness,
-            reload: parts.reload.into(),
+            reload: parts.reload,
             hand_off: Some(parts.hand_off),
             flush: Some(parts.flush),
+            fault: Some(parts.fault),
             drain_lag: config.drain_lag(),
             drain_timeout: config.drain_timeout,
             finish_by: None,
@@ -153,6 +159,11 @@ impl Node {
 
     async fn until_ended(mut self, events: mpsc::Sender<Event>, mut received: mpsc::Receiver<Event>) -> u8 {
         let mut drain = Drain::default();
+        let fault = self.fault.take().expect("a node runs once");
+        report(&events, async {
+            fault.await;
+            Event::Fault
+        });
         while let Some(event) = received.recv().await {
             for effect in drain.decide(event) {
                 if let Some(code) = self.carry_out(effect, &events) {
@@ -209,11 +220,11 @@ impl Node {
 
     fn hand_off(&mut self, events: &mpsc::Sender<Event>) {
         let hand_off = self.hand_off.take().expect("the drain hands off once");
-        let least = Instant::now() + HAND_OFF_LEAST;
-        let deadline = self.finish_by.map_or(least, |by| by.max(least));
+        let left = self.finish_by.map_or(Duration::ZERO, |by| by.saturating_duration_since(Instant::now()));
+        let time = left.max(HAND_OFF_LEAST);
         report(events, async move {
-            // What does not keep its deadline is left behind: the store has it.
-            if tokio::time::timeout_at(deadline + HAND_OFF_LEAST, hand_off(deadline)).await.is_err() {
+            // What does not keep its time is left behind: the store has it.
+            if tokio::time::timeout(time + HAND_OFF_LEAST, hand_off(time)).await.is_err() {
                 tracing::error!("conversations could not be put away in time; the next owner takes them over");
             }
             Event::HandedOff
@@ -257,7 +268,6 @@ fn watch_signals(
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
                 _ = hang_up.recv() => {
-                    tracing::info!("reading the keys again");
                     reload();
                     continue;
                 }

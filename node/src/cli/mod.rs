@@ -2,6 +2,8 @@
 
 mod cluster;
 mod serve;
+mod token;
+mod user;
 
 use std::ffi::OsString;
 
@@ -22,6 +24,10 @@ pub struct Cli {
 enum Command {
     /// Run a node (the default)
     Serve(serve::ServeArgs),
+    /// Change the accounts of a running node
+    User(user::UserArgs),
+    /// Print an access token, signed with the node's own key; for scripts and SDKs
+    Token(token::TokenArgs),
     /// Show what a node knows of the cluster: view, shards, load
     Cluster(cluster::ClusterArgs),
 }
@@ -36,6 +42,8 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<u8> {
         match self.command {
             Command::Serve(arguments) => arguments.run().await,
+            Command::User(arguments) => arguments.run().await,
+            Command::Token(arguments) => arguments.run(),
             Command::Cluster(arguments) => arguments.run().await,
         }
     }
@@ -80,7 +88,8 @@ mod tests {
 
     #[test]
     fn every_command_and_option_says_what_it_does() {
-        for command in Cli::command().get_subcommands() {
+        let program = Cli::command();
+        for command in program.get_subcommands().flat_map(|command| command.get_subcommands().chain([command])) {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
                 assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());

@@ -51,10 +51,10 @@ pub(super) struct ServeArgs {
 pub(super) struct NodeArgs {
     /// Configuration of the node, in TOML
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Where the node keeps its data: file:FOLDER, or memory: for tests [default: file:./klatch-data]
+    pub(super) config: Option<PathBuf>,
+    /// Where the node keeps its data: file:FOLDER, or memory:FOLDER for tests [default: file:./klatch-data]
     #[arg(long, value_name = "STORE")]
-    store: Option<String>,
+    pub(super) store: Option<String>,
 }
 
 impl NodeArgs {
@@ -94,7 +94,7 @@ impl ServeArgs {
                 print!("{}", config::print(&config));
                 Ok(0)
             }
-            (false, true) => Ok(report(&config::check::check(&config))),
+            (false, true) => Ok(report(&config::check::check(&config)?)),
             (false, false) => serve::run(config, self.invocation()).await,
         }
     }

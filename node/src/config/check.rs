@@ -3,18 +3,43 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::{Config, StoreKind};
+use super::{Config, ConfigRefused};
+use crate::auth::{Auth, admin};
+use crate::responders;
+use crate::stores::memory_records::MemoryRecords;
 
-/// One sentence per problem; none where the node would start.
-pub fn check(config: &Config) -> Vec<String> {
+/// One sentence per problem; none where the node would start. A configuration that is refused is no problem but an
+/// error.
+pub fn check(config: &Config) -> Result<Vec<String>, ConfigRefused> {
     let ports = [("http_addr", config.http_addr), ("ops_addr", config.ops_addr)];
     let mut problems: Vec<String> = ports.iter().filter_map(|(key, address)| port(key, *address)).collect();
-    if let Ok(StoreKind::File(folder)) = config.store_kind() {
-        problems.extend(data_folder(&folder));
+    let folder = config.data_folder()?;
+    problems.extend(data_folder(&folder));
+    if running(&folder) {
+        problems.push(format!("store: a node is running with {} already", folder.display()));
     }
-    problems
+    responders::build(&config.responder)?;
+    keys(config, &folder)?;
+    Ok(problems)
+}
+
+/// Keys that are there can be read, and those that are named are there. The node's own is made at its first start.
+fn keys(config: &Config, folder: &Path) -> Result<(), ConfigRefused> {
+    let made_at_start = config.auth.signing_keys.is_empty() && config.auth.hs256_secret_file.is_none();
+    if made_at_start && !folder.exists() {
+        return Ok(());
+    }
+    let nobody = Arc::new(MemoryRecords::default());
+    Ok(Auth::open(&config.auth, nobody, Some(folder)).map(drop)?)
+}
+
+/// A socket that a dead node left behind takes no connections.
+fn running(folder: &Path) -> bool {
+    UnixStream::connect(folder.join(admin::SOCKET)).is_ok()
 }
 
 fn port(key: &str, address: SocketAddr) -> Option<String> {

@@ -15,7 +15,7 @@ const SECRETS: [&str; 4] = ["secret", "password", "api_key", "token"];
 
 pub fn print(config: &Config) -> String {
     let mut text = String::from("# The configuration of klatch in force, defaults included.\n");
-    section(&mut text, "", &masked(config));
+    section(&mut text, "", "", &masked(config));
     text
 }
 
@@ -75,9 +75,9 @@ fn entry(value: &Value) -> Entry<'_> {
     }
 }
 
-/// Lines first: in TOML a key after a section's head belongs to that section.
-fn section(text: &mut String, path: &str, table: &Table) {
-    let comments = comments::of_section(path);
+/// Lines first: in TOML a key after a section's head belongs to that section. The comments are those of `commented`.
+fn section(text: &mut String, path: &str, commented: &str, table: &Table) {
+    let comments = comments::of_section(commented);
     let keys = in_order(&comments, table);
     for key in &keys {
         lines(text, comments.iter().find(|comment| comment.key == *key), key, table.get(key));
@@ -90,17 +90,23 @@ fn section(text: &mut String, path: &str, table: &Table) {
                 if inner.is_empty() || inner.values().any(|value| matches!(entry(value), Entry::Line(_))) {
                     text.push_str(&format!("\n[{path}]\n"));
                 }
-                section(text, &path, inner);
+                section(text, &path, &path, inner);
             }
             Some(Entry::Sections(several)) => {
                 for inner in several.iter().filter_map(Value::as_table) {
                     text.push_str(&format!("\n[[{path}]]\n"));
-                    section(text, &path, inner);
+                    section(text, &path, &of_kind(&path, inner), inner);
                 }
             }
             Some(Entry::Line(_)) | None => {}
         }
     }
+}
+
+/// Kinds differ in their keys.
+pub(super) fn of_kind(path: &str, table: &Table) -> String {
+    let kind = table.get("kind").and_then(Value::as_str).unwrap_or_default();
+    format!("{path}.{kind}")
 }
 
 fn lines(text: &mut String, comment: Option<&Comment>, key: &str, value: Option<&Value>) {
@@ -117,11 +123,11 @@ fn lines(text: &mut String, comment: Option<&Comment>, key: &str, value: Option<
     text.push_str(&line);
 }
 
-/// The structure's order, then what it does not name.
+/// What the structure does not name, such as its kind, then its own order.
 fn in_order(comments: &[Comment], table: &Table) -> Vec<String> {
     let known = comments.iter().map(|comment| comment.key.clone());
     let others = table.keys().filter(|key| comments.iter().all(|comment| comment.key != **key)).cloned();
-    known.chain(others).collect()
+    others.chain(known).collect()
 }
 
 fn join(path: &str, key: &str) -> String {

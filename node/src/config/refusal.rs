@@ -4,6 +4,8 @@ use std::fmt;
 
 use super::Sources;
 use super::sources::Origin;
+use crate::auth::AuthConfigError;
+use crate::responders::ResponderConfigError;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigRefused {
@@ -37,6 +39,20 @@ impl ConfigRefused {
 }
 
 impl std::error::Error for ConfigRefused {}
+
+impl From<AuthConfigError> for ConfigRefused {
+    fn from(wrong: AuthConfigError) -> Self {
+        let why = wrong.source.map(|source| format!(": {source}")).unwrap_or_default();
+        Self::new(format!("auth.{}", wrong.key), format!("{}{why}", wrong.problem))
+    }
+}
+
+impl From<ResponderConfigError> for ConfigRefused {
+    fn from(wrong: ResponderConfigError) -> Self {
+        let why = std::error::Error::source(&wrong).map(|source| format!(": {source}")).unwrap_or_default();
+        Self::new("responder", format!("{wrong}{why}"))
+    }
+}
 
 impl fmt::Display for ConfigRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

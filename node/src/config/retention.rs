@@ -28,6 +28,10 @@ impl Default for RetentionOptions {
 }
 
 impl RetentionOptions {
+    pub fn conversations_after_ms(&self) -> Option<u64> {
+        self.conversations_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX))
+    }
+
     pub(super) fn refuse_contradictions(&self) -> Result<(), ConfigRefused> {
         let kept = Duration::from_millis(KEYS_KEPT_MS);
         if self.idempotency_keys != kept {

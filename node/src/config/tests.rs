@@ -34,9 +34,56 @@ store = "memory:"
 drain_lag = "7s"
 drain_timeout = "90s"
 
+[[responder]]
+kind = "eliza"
+name = "doctor"
+script = "doctor.txt"
+
+[[responder]]
+kind = "echo"
+name = "slow"
+history = true
+delay_ms = 7
+token_delay_ms = 7
+tokens = 7
+fail_every = 7
+
+[[responder]]
+kind = "openai"
+name = "model"
+base_url = "http://127.0.0.1:1/v1"
+model = "m"
+api_key_env = "KEY"
+connect_timeout = "7s"
+first_token_timeout = "7s"
+idle_timeout = "7s"
+concurrency = 7
+queue = 7
+retries = 7
+fallback = "doctor"
+continue = "prefill"
+context_tokens = 7
+max_tokens_field = "max_completion_tokens"
+
 [log]
 format = "json"
 level = "debug"
+
+[auth]
+issuer = "a"
+audience = "b"
+access_ttl = "7m"
+refresh_ttl = "7d"
+signing_keys = ["a.pem", "b.pem"]
+hs256_secret_file = "secret"
+jwks_url = "https://id.example/keys"
+jwks_issuer = "c"
+algorithms = ["ES256"]
+jwks_refresh = "7m"
+jwks_retry = "7s"
+jwks_timeout = "7s"
+jwks_bytes_max = 7
+leeway = "7s"
 
 [limits]
 requests_per_minute = 60
@@ -99,6 +146,7 @@ fn an_unknown_key_is_refused_with_its_name_and_the_nearest_right_one() {
             "requests_per_minute",
         ),
         ("[log]\nformat = \"jsn\"", "log.format", "json"),
+        ("[auth]\nisuer = \"x\"", "auth.isuer", "issuer"),
         ("[limts]\nbody_bytes = 3", "limts", "limits"),
     ] {
         let said = refused(file);
@@ -121,6 +169,9 @@ fn a_wrong_value_is_refused_with_what_would_be_right_and_where_it_was_set() {
         ("[log]\nlevel = \"klatch=loud\"", "log.level", "info,klatch=debug"),
         ("store = \"redis://localhost\"", "store", "file:FOLDER"),
         ("node_name = \"\"", "node_name", "klatch-0"),
+        ("[auth]\naccess_ttl = \"25h\"", "auth.access_ttl", "24h"),
+        ("[[responder]]\nname = \"x\"\nkind = \"oracle\"", "responder[0]", "openai"),
+        ("[[responder]]\nname = \"x\"\nkind = \"echo\"\ndelay_m = 3", "responder[0].delay_m", "delay_ms"),
         ("log = 3", "log", "a section"),
     ] {
         let said = refused(file);
@@ -165,13 +216,18 @@ fn check_section(path: &str, table: &toml::Table, everything: &toml::Table) {
         let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         assert!(everything.contains_key(key), "{inner} is not in EVERYTHING");
         let section = value.as_table();
-        if path != "limits.tenant" {
+        if path != "limits.tenant" && key != "kind" {
             let comment = comments.iter().find(|comment| comment.key == *key);
             let sections = section.is_some() && path.is_empty();
             assert!(comment.is_some_and(|comment| sections || !comment.lines.is_empty()), "{inner} has no comment");
         }
         if let Some(section) = section {
             check_section(&inner, section, everything[key].as_table().unwrap());
+        }
+        for (index, section) in value.as_array().into_iter().flatten().enumerate() {
+            if let Some(section) = section.as_table() {
+                check_section(&print::of_kind(&inner, section), section, everything[key][index].as_table().unwrap());
+            }
         }
     }
 }
@@ -224,6 +280,22 @@ fn a_variable_that_is_nearly_an_option_is_pointed_out_and_those_of_kubernetes_ar
 }
 
 #[test]
+fn what_only_the_start_can_refuse_is_refused_by_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = format!(
+        "http_addr = \"127.0.0.1:0\"\nops_addr = \"127.0.0.1:0\"\nstore = \"file:{}\"\n",
+        folder.path().display()
+    );
+    assert_eq!(check::check(&from_file(&free).unwrap()).unwrap(), [""; 0]);
+    let missing = from_file(&format!("{free}[auth]\nsigning_keys = [\"/nowhere.pem\"]")).unwrap();
+    assert!(check::check(&missing).unwrap_err().to_string().starts_with("auth.signing_keys: /nowhere.pem"));
+    let unanswered = from_file(&format!(
+        "{free}[[responder]]\nname = \"m\"\nkind = \"openai\"\nbase_url = \"http://h/v1\"\napi_key_env = \"KLATCH_NO_SUCH_KEY\""
+    ));
+    assert!(check::check(&unanswered.unwrap()).unwrap_err().to_string().contains("KLATCH_NO_SUCH_KEY"));
+}
+
+#[test]
 fn a_port_in_use_and_a_folder_that_cannot_be_made_are_found_before_the_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -233,7 +305,7 @@ fn a_port_in_use_and_a_folder_that_cannot_be_made_are_found_before_the_start() {
         store: format!("file:{}/below", file.path().display()),
         ..Config::default()
     };
-    let problems = check::check(&config);
+    let problems = check::check(&config).unwrap();
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[0].starts_with("http_addr: ") && problems[0].contains("in use"), "{problems:?}");
     assert!(problems[1].starts_with("store: ") && problems[1].contains("not a folder"), "{problems:?}");

@@ -196,6 +196,7 @@ pub(crate) mod tests {
     pub fn ask(text: &str) -> Ask {
         Ask {
             conversation: ConversationId([7; 16]),
+            model: "m".into(),
             turn: 3,
             attempt: 1,
             request: "{}".into(),

@@ -25,6 +25,8 @@ pub enum Phase {
 pub enum Event {
     /// SIGTERM or SIGINT.
     Signal,
+    /// The conversations' actors ended by themselves.
+    Fault,
     TimeOver(Wait),
     /// No connection is open.
     ConnectionsFinished,
@@ -74,7 +76,7 @@ impl Drain {
 
     pub fn decide(&mut self, event: Event) -> Vec<Effect> {
         use Effect::{AbortConnections, CloseListener, Exit, FinishConnections, Flush, HandOff, LeaveBalancers, Start};
-        use Event::{ConnectionsFinished, Flushed, HandedOff, NotFlushed, Signal, TimeOver};
+        use Event::{ConnectionsFinished, Fault, Flushed, HandedOff, NotFlushed, Signal, TimeOver};
         use Phase::{Ended, Finishing, Flushing, HandingOff, Lagging, Lingering, Serving};
         let (next, effects) = match (self.phase, event) {
             (Serving, Signal) => (Lagging, vec![LeaveBalancers, Start(Wait::Lag)]),
@@ -86,10 +88,12 @@ impl Drain {
             (Flushing, NotFlushed) => (Ended, vec![Exit(1)]),
             // Whoever signals twice does not want to wait.
             (Lagging | Lingering | Finishing | HandingOff | Flushing, Signal) => (Ended, vec![Exit(1)]),
+            // Without them there is nothing to serve, and nothing to hand off.
+            (Serving | Lagging | Lingering | Finishing | HandingOff | Flushing, Fault) => (Ended, vec![Exit(1)]),
             // Connections ended before the time did, or only when they were aborted: the other comes late.
             (late @ (HandingOff | Flushing), ConnectionsFinished | TimeOver(Wait::Finish)) => (late, Vec::new()),
             // What was started goes on until the program is gone.
-            (Ended, Signal | TimeOver(_) | ConnectionsFinished | HandedOff | Flushed | NotFlushed) => {
+            (Ended, Signal | Fault | TimeOver(_) | ConnectionsFinished | HandedOff | Flushed | NotFlushed) => {
                 (Ended, Vec::new())
             }
             (Serving, TimeOver(_) | ConnectionsFinished | HandedOff | Flushed | NotFlushed)
@@ -130,6 +134,7 @@ mod tests {
     fn event(words: &str) -> Event {
         match words {
             "signal" => Event::Signal,
+            "fault" => Event::Fault,
             "lag over" => Event::TimeOver(Wait::Lag),
             "linger over" => Event::TimeOver(Wait::Linger),
             "time over" => Event::TimeOver(Wait::Finish),
@@ -207,6 +212,15 @@ mod tests {
              connections finished -> hand off
              handed off           -> abort connections, flush
              not flushed          -> exit 1",
+        );
+    }
+
+    #[test]
+    fn a_node_whose_conversations_are_gone_ends_at_once() {
+        check("fault -> exit 1");
+        check(
+            "signal -> leave balancers, wait lag
+             fault  -> exit 1",
         );
     }
 

@@ -50,13 +50,14 @@ fn parts(handed_off: Arc<AtomicBool>, end_of_stream: Arc<Notify>) -> Parts {
     });
     Parts {
         routes: Router::new().route("/", get(async || "here")).route("/stream", stream),
-        status: Arc::new(Status::default),
-        reload: Box::new(|| {}),
+        status: Arc::new(|| Box::pin(async { None })),
+        reload: Arc::new(|| {}),
         hand_off: Box::new(move |_| {
             handed_off.store(true, Ordering::Relaxed);
             Box::pin(async {})
         }),
         flush: Box::new(|| Box::pin(async { Ok(()) })),
+        fault: Box::pin(pending()),
         without_accounts: false,
     }
 }

@@ -1,0 +1,4 @@
+//! What the tests of whole programs share.
+
+pub mod model_server;
+pub mod process;

@@ -123,6 +123,12 @@ impl Config {
         })
     }
 
+    /// Whether there are keys to sign and verify with: a node without makes its own at its first start.
+    pub fn has_keys(&self) -> bool {
+        let named = !self.auth.signing_keys.is_empty() || self.auth.hs256_secret_file.is_some();
+        named || self.data_folder().is_ok_and(|folder| folder.join("keys").is_dir())
+    }
+
     pub fn drain_lag(&self) -> Duration {
         let default = if self.http_addr.ip().is_loopback() { Duration::ZERO } else { LAG_BEHIND_A_BALANCER };
         self.drain_lag.unwrap_or(default)

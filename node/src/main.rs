@@ -25,10 +25,10 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("klatch: {error:#}");
-            if error.is::<ConfigRefused>() { CONFIG_REFUSED } else { FAILED }
+            ExitCode::from(if error.is::<ConfigRefused>() { CONFIG_REFUSED } else { FAILED })
         }
     };
     // Whatever still runs was finished, or given up; waiting for it could take forever.
     runtime.shutdown_background();
-    ExitCode::from(code)
+    code
 }

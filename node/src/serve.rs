@@ -81,6 +81,7 @@ pub async fn run(config: Config, invocation: Invocation) -> anyhow::Result<u8> {
     let parts = assemble::assemble(&config, incarnation).await?;
     let without_accounts = parts.without_accounts;
     let node = Node::open(&config, incarnation, listeners, parts, metrics)?;
+    tracing::info!(http.url = %format!("http://{}", node.http.address()), ops.url = %format!("http://{}", node.ops.address()), "serving");
     invocation.greet(&config, node.http.address(), node.ops.address(), without_accounts);
     let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
     tokio::spawn(watch_signals(events.clone(), node.reload.clone())?);

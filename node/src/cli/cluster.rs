@@ -1,5 +1,6 @@
 //! `klatch cluster`: asks a node's ops port what it knows, and prints a table.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,7 +22,7 @@ pub(super) struct ClusterArgs {
 }
 
 impl ClusterArgs {
-    pub(super) async fn run(self) -> anyhow::Result<u8> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let url = format!("{}/cluster", self.ops_url.trim_end_matches('/'));
         let text = ask(&url).await.with_context(|| format!("no node answers at {url} (--ops-url sets another)"))?;
         if self.json {
@@ -30,7 +31,7 @@ impl ClusterArgs {
             let node: NodeShown = serde_json::from_str(&text).with_context(|| format!("{url} is no klatch node"))?;
             print!("{}", table(&[node]));
         }
-        Ok(0)
+        Ok(ExitCode::SUCCESS)
     }
 }
 

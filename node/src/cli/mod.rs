@@ -6,6 +6,7 @@ mod token;
 mod user;
 
 use std::ffi::OsString;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -38,8 +39,7 @@ impl Cli {
         Self::parse_from(or_serve(arguments))
     }
 
-    /// Answers the exit code.
-    pub async fn run(self) -> anyhow::Result<u8> {
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(arguments) => arguments.run().await,
             Command::User(arguments) => arguments.run().await,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 
@@ -83,7 +84,7 @@ impl NodeArgs {
 }
 
 impl ServeArgs {
-    pub(super) async fn run(self) -> anyhow::Result<u8> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let sources = self.node.sources(self.given())?;
         for (wrong, right) in config::misspelt(sources.environment.keys()) {
             eprintln!("klatch: the environment variable {wrong} is no option; {right} is probably meant");
@@ -92,10 +93,10 @@ impl ServeArgs {
         match (self.print_config, self.check) {
             (true, _) => {
                 print!("{}", config::print(&config));
-                Ok(0)
+                Ok(ExitCode::SUCCESS)
             }
             (false, true) => Ok(report(&config::check::check(&config)?)),
-            (false, false) => serve::run(config, self.invocation()).await,
+            (false, false) => serve::run(config, self.invocation()).await.map(ExitCode::from),
         }
     }
 
@@ -119,14 +120,14 @@ impl ServeArgs {
     }
 }
 
-fn report(problems: &[String]) -> u8 {
+fn report(problems: &[String]) -> ExitCode {
     for problem in problems {
         println!("{problem}");
     }
     if problems.is_empty() {
         println!("nothing would go wrong");
     }
-    u8::from(!problems.is_empty())
+    ExitCode::from(u8::from(!problems.is_empty()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `klatch token`: an access token for a script or an SDK, signed with the node's own key. Needs no running node, only
 //! its configuration and data folder.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,18 +30,20 @@ pub(super) struct TokenArgs {
 }
 
 impl TokenArgs {
-    pub(super) fn run(self) -> anyhow::Result<u8> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         println!("{}", self.token()?);
-        Ok(0)
+        Ok(ExitCode::SUCCESS)
     }
 
     fn token(&self) -> anyhow::Result<String> {
         let config = self.node.load()?;
         let folder = config.data_folder()?;
         // A key made here would be one that no node knows.
-        let at_home = folder.is_dir() || !config.auth.signing_keys.is_empty();
-        let folder_name = folder.display();
-        ensure!(at_home, "there is no node's data in {folder_name}: --store names its folder, --config its configuration");
+        ensure!(
+            config.has_keys(),
+            "no node has made its keys in {} yet: --store names another folder, --config the node's configuration",
+            folder.display()
+        );
         let nobody = Arc::new(MemoryRecords::default());
         let auth = Auth::open(&config.auth, nobody, Some(&folder)).map_err(ConfigRefused::from)?;
         Ok(auth.issue(&self.sub, &self.tenant, self.ttl)?.reveal().to_owned())
@@ -62,9 +65,9 @@ mod tests {
     #[tokio::test]
     async fn the_node_believes_the_token_that_was_made_in_its_folder() {
         let folder = tempfile::tempdir().unwrap();
-        let token = arguments(&format!("file:{}", folder.path().display())).token().unwrap();
         let records = Arc::new(MemoryRecords::default());
         let auth = Auth::open(&AuthOptions::default(), records, Some(folder.path())).unwrap();
+        let token = arguments(&format!("file:{}", folder.path().display())).token().unwrap();
         let caller = auth.verify(&token).await.unwrap();
         assert_eq!(caller, Caller { tenant: "t".into(), subject: "ada".into() });
     }
@@ -74,6 +77,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let nowhere = folder.path().join("klatch-data");
         let said = arguments(&format!("file:{}", nowhere.display())).token().unwrap_err().to_string();
-        assert!(said.contains("there is no node's data") && !nowhere.exists(), "{said}");
+        assert!(said.contains("no node has made its keys") && !nowhere.exists(), "{said}");
     }
 }

@@ -1,14 +1,15 @@
 //! `klatch user`: the accounts of a running node, through its admin socket: the node alone has its store open.
 
 use std::io::{IsTerminal, stdin};
+use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 
 use super::serve::NodeArgs;
+use crate::auth::Secret;
 use crate::auth::accounts::AccountRow;
 use crate::auth::admin::{self, AdminRequest};
-use crate::auth::Secret;
 
 #[derive(Debug, Args)]
 pub(super) struct UserArgs {
@@ -50,7 +51,7 @@ enum UserCommand {
 }
 
 impl UserArgs {
-    pub(super) async fn run(self) -> anyhow::Result<u8> {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             UserCommand::Add { node, name, tenant } => {
                 let password = password()?;
@@ -71,7 +72,7 @@ impl UserArgs {
                 println!("the password of {name} was changed");
             }
         }
-        Ok(0)
+        Ok(ExitCode::SUCCESS)
     }
 }
 

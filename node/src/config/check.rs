@@ -29,8 +29,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, ConfigRefused> {
 
 /// Keys that are there can be read, and those that are named are there. The node's own is made at its first start.
 fn keys(config: &Config, folder: &Path) -> Result<(), ConfigRefused> {
-    let made_at_start = config.auth.signing_keys.is_empty() && config.auth.hs256_secret_file.is_none();
-    if made_at_start && !folder.exists() {
+    if !config.has_keys() {
         return Ok(());
     }
     let nobody = Arc::new(MemoryRecords::default());

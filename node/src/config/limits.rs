@@ -11,13 +11,26 @@ use super::ConfigRefused;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitOptions {
-    /// Requests of one tenant in a minute; over it 429. Not set: no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub requests_per_minute: Option<u32>,
+    /// Requests of one tenant in a minute; over it 429. The default stops a loop, not a load.
+    pub requests_per_minute: u32,
     /// Open client connections. Further ones wait in the system's queue; each costs some 20 KB and a file descriptor.
     pub connections: usize,
-    /// Size of a request's body in bytes; over it 413.
+    /// Size of a request's body in bytes; over it 413. A long history with an image fits; a file does not belong here.
     pub body_bytes: usize,
+    /// A body must arrive within this.
+    #[serde(with = "crate::durations")]
+    pub body_timeout: Duration,
+    /// A request waits no longer than this for its turn; the turn goes on.
+    #[serde(with = "crate::durations")]
+    pub wait_max: Duration,
+    /// Streams get a comment so often while nothing is said, so that proxies keep them open.
+    #[serde(with = "crate::durations")]
+    pub keep_alive: Duration,
+    /// A stream looks for its turn's new owner so long before it is cut.
+    #[serde(with = "crate::durations")]
+    pub owner_lost_max: Duration,
+    /// Chat completions at once: each holds a connection to a model, and nothing queues them.
+    pub chat_completions_at_once: usize,
     /// Open turns of one conversation, the running one included; over it 429. A person waits for an answer: 32
     /// unanswered turns are a loop somewhere.
     pub queue_per_conversation: usize,
@@ -63,9 +76,14 @@ impl Default for LimitOptions {
     fn default() -> Self {
         let runtime = Limits::default();
         Self {
-            requests_per_minute: None,
+            requests_per_minute: 600_000,
             connections: 20_000,
             body_bytes: 1 << 20,
+            body_timeout: Duration::from_secs(30),
+            wait_max: Duration::from_secs(600),
+            keep_alive: Duration::from_secs(10),
+            owner_lost_max: Duration::from_secs(60),
+            chat_completions_at_once: 1_000,
             queue_per_conversation: runtime.queue_per_conversation,
             turns_in_flight: runtime.turns_in_flight,
             active_conversations: runtime.active_conversations,
@@ -109,6 +127,7 @@ impl LimitOptions {
         let at_least_one = [
             ("connections", self.connections),
             ("body_bytes", self.body_bytes),
+            ("chat_completions_at_once", self.chat_completions_at_once),
             ("queue_per_conversation", self.queue_per_conversation),
             ("turns_in_flight", self.turns_in_flight),
             ("active_conversations", self.active_conversations),
@@ -120,8 +139,18 @@ impl LimitOptions {
             ("compact_after_bytes", self.compact_after_bytes),
             ("recoveries_at_once", self.recoveries_at_once),
         ];
-        match at_least_one.iter().find(|(_, value)| *value == 0) {
-            Some((key, _)) => Err(ConfigRefused::new(format!("limits.{key}"), "is 0: 1 or more would work")),
+        let zero = at_least_one.iter().find(|(_, value)| *value == 0).map(|(key, _)| (key, "1"));
+        let times = [
+            ("body_timeout", self.body_timeout),
+            ("wait_max", self.wait_max),
+            ("keep_alive", self.keep_alive),
+            ("idle_after", self.idle_after),
+        ];
+        let no_time = times.iter().find(|(_, value)| value.is_zero()).map(|(key, _)| (key, "1s"));
+        match zero.or(no_time) {
+            Some((key, least)) => {
+                Err(ConfigRefused::new(format!("limits.{key}"), format!("is 0: {least} or more would work")))
+            }
             None => Ok(()),
         }
     }

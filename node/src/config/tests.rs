@@ -89,6 +89,11 @@ leeway = "7s"
 requests_per_minute = 60
 connections = 7
 body_bytes = 7
+body_timeout = "7s"
+wait_max = "7s"
+keep_alive = "7s"
+owner_lost_max = "7s"
+chat_completions_at_once = 7
 queue_per_conversation = 7
 turns_in_flight = 7
 active_conversations = 7
@@ -170,7 +175,7 @@ fn a_wrong_value_is_refused_with_what_would_be_right_and_where_it_was_set() {
         ("store = \"redis://localhost\"", "store", "file:FOLDER"),
         ("node_name = \"\"", "node_name", "klatch-0"),
         ("[auth]\naccess_ttl = \"25h\"", "auth.access_ttl", "24h"),
-        ("[[responder]]\nname = \"x\"\nkind = \"oracle\"", "responder[0]", "openai"),
+        ("[[responder]]\nname = \"x\"\nkind = \"oracle\"", "responder[0].kind", "openai"),
         ("[[responder]]\nname = \"x\"\nkind = \"echo\"\ndelay_m = 3", "responder[0].delay_m", "delay_ms"),
         ("log = 3", "log", "a section"),
     ] {

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use axum::Router;
+use klatch_actors::store::memory::MemoryStore;
 use klatch_actors::{Node, NodeOptions, Store};
 use tokio::sync::oneshot;
 
 use super::{HandOff, Parts};
 use crate::auth::{Auth, admin};
-use crate::config::{Config, ConfigRefused};
+use crate::config::{Config, ConfigRefused, StoreKind};
 use crate::responders;
+use crate::stores::memory_records::MemoryRecords;
 use crate::stores::records::Records;
 
 /// Conversations and records of one node, opened.
@@ -65,7 +67,12 @@ fn make_folder(folder: &Path) -> anyhow::Result<()> {
 }
 
 fn open_stores(config: &Config) -> anyhow::Result<Stores> {
-    anyhow::bail!("the store {} cannot be opened", config.store)
+    match config.store_kind()? {
+        StoreKind::Memory(_) => {
+            Ok(Stores { conversations: Arc::new(MemoryStore::default()), records: Arc::new(MemoryRecords::default()) })
+        }
+        StoreKind::File(folder) => anyhow::bail!("the store in {} cannot be opened", folder.display()),
+    }
 }
 
 async fn start_node(config: &Config, incarnation: u64, store: Arc<dyn Store>) -> anyhow::Result<Node> {

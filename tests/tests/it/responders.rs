@@ -49,6 +49,7 @@ fn ask(text: &str) -> Ask {
     Ask {
         conversation: ConversationId([1; 16]),
         turn: 0,
+        model: "m".into(),
         attempt: 1,
         request: "{}".into(),
         history: Vec::new(),

@@ -9,6 +9,7 @@
 mod batcher;
 mod compaction;
 mod engine;
+mod journal;
 mod keys;
 mod queue;
 mod read;

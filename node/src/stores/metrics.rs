@@ -25,18 +25,8 @@ pub enum Operation {
     WriteRecord,
 }
 
-const OPERATIONS: [&str; 10] = [
-    "append",
-    "compact",
-    "write_row",
-    "log_end",
-    "log",
-    "items",
-    "turn",
-    "read_rows",
-    "read_record",
-    "write_record",
-];
+const OPERATIONS: [&str; 10] =
+    ["append", "compact", "write_row", "log_end", "log", "items", "turn", "read_rows", "read_record", "write_record"];
 const RESULTS: [&str; 5] = ["ok", "fenced", "unknown", "unavailable", "damaged"];
 
 /// Tells the recorder what each metric means.

@@ -2,10 +2,10 @@
 //!
 //! [`open`] makes both boundaries, [`Store`] and [`Records`], from one address.
 
-pub mod records;
-pub mod memory_records;
 pub mod embedded;
+pub mod memory_records;
 pub mod metrics;
+pub mod records;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -31,12 +31,31 @@ const REOPEN_AFTER_MIN: Duration = Duration::from_millis(50);
 const REOPEN_AFTER_MAX: Duration = Duration::from_secs(5);
 
 pub enum Change {
-    Append { conversation: ConversationId, position: Position, token: ClaimToken, value: Vec<u8> },
+    Append {
+        conversation: ConversationId,
+        position: Position,
+        token: ClaimToken,
+        value: Vec<u8>,
+    },
     /// `writes` hold only as long as the log ends at `expected`.
-    Compact { conversation: ConversationId, expected: LogEnd, end: End, writes: Vec<Write> },
-    Row { key: Vec<u8>, add: bool },
-    PutRecord { key: Vec<u8>, expected: Option<u64>, bytes: Vec<u8> },
-    RemoveRecord { key: Vec<u8> },
+    Compact {
+        conversation: ConversationId,
+        expected: LogEnd,
+        end: End,
+        writes: Vec<Write>,
+    },
+    Row {
+        key: Vec<u8>,
+        add: bool,
+    },
+    PutRecord {
+        key: Vec<u8>,
+        expected: Option<u64>,
+        bytes: Vec<u8>,
+    },
+    RemoveRecord {
+        key: Vec<u8>,
+    },
 }
 
 pub struct Write {
@@ -168,13 +187,7 @@ struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     fn new(engine: &'a Engine) -> Self {
-        Self {
-            engine,
-            batch: engine.batch(),
-            ends: HashMap::new(),
-            rows: HashMap::new(),
-            records: HashMap::new(),
-        }
+        Self { engine, batch: engine.batch(), ends: HashMap::new(), rows: HashMap::new(), records: HashMap::new() }
     }
 
     /// Whether it will be written, once it is committed; false for a record that is not as expected.

@@ -22,11 +22,7 @@ struct Writes<'a> {
     changes: BTreeMap<(Table, UserKey), Option<Vec<u8>>>,
 }
 
-pub fn prepare(
-    engine: &Engine,
-    conversation: ConversationId,
-    compaction: Compaction,
-) -> Result<Change, StoreError> {
+pub fn prepare(engine: &Engine, conversation: ConversationId, compaction: Compaction) -> Result<Change, StoreError> {
     let Compaction { expected, snapshot, mut settled, clear_but_items_below } = compaction;
     let moment = engine.snapshot();
     let found = moment.get(&engine.ends, conversation.0).map_err(read_error)?;

@@ -2,7 +2,7 @@
 //!
 //! Nothing here writes conversations: that is the batcher's.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +13,7 @@ use klatch_actors::store::StoreError;
 use klatch_protocol::ConversationId;
 
 use super::batcher::Table;
+use super::journal;
 use super::keys::{self, End};
 use crate::stores::StoreOpenError;
 
@@ -40,13 +41,21 @@ pub struct Engine {
     pub turns: Keyspace,
     pub rows: Keyspace,
     pub records: Keyspace,
+    /// Dropped last.
+    _lock: File,
 }
 
 impl Engine {
     /// Opens the folder, or makes it. Whatever is wrong with it is said, and nothing is repaired.
     pub fn open(folder: &Path) -> Result<Self, StoreOpenError> {
         prepare_folder(folder)?;
-        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_database(&folder.join(DATABASE_FOLDER))));
+        let lock = lock(folder)?;
+        let found = journal::damage(&folder.join(DATABASE_FOLDER));
+        let found = found.map_err(|source| StoreOpenError::Io { folder: folder.to_owned(), source })?;
+        if let Some(what) = found {
+            return Err(damaged(folder, what));
+        }
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_database(&folder.join(DATABASE_FOLDER), lock)));
         match opened {
             Ok(Ok(engine)) => Ok(engine),
             Ok(Err(error)) => Err(open_error(folder, error)),
@@ -54,7 +63,7 @@ impl Engine {
         }
     }
 
-    fn open_database(path: &Path) -> fjall::Result<Self> {
+    fn open_database(path: &Path, lock: File) -> fjall::Result<Self> {
         let builder = Database::builder(path).cache_size(CACHE_BYTES).worker_threads(BACKGROUND_THREADS);
         let database = builder.max_journaling_size(JOURNAL_BYTES_MAX).open()?;
         let large = || KeyspaceCreateOptions::default().max_memtable_size(LARGE_TABLE_BYTES);
@@ -68,6 +77,7 @@ impl Engine {
             rows: database.keyspace("rows", small)?,
             records: database.keyspace("records", small)?,
             database,
+            _lock: lock,
         })
     }
 
@@ -147,6 +157,18 @@ fn prepare_folder(folder: &Path) -> Result<(), StoreOpenError> {
         }
         Err(error) if is_damage(&error) => Err(damaged(folder, format!("its file {FORMAT_FILE} is no text"))),
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// Our own, beside the database's: journals are looked through before the database is opened, and nobody may write
+/// them meanwhile.
+fn lock(folder: &Path) -> Result<File, StoreOpenError> {
+    let failed = |source| StoreOpenError::Io { folder: folder.to_owned(), source };
+    let file = File::open(folder.join(FORMAT_FILE)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreOpenError::Locked(folder.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 

@@ -91,12 +91,7 @@ pub fn index(
 
 const LAST_ID: ConversationId = ConversationId([0xff; 16]);
 
-pub fn open(
-    engine: &Engine,
-    shard: Shard,
-    after: Option<ConversationId>,
-    limit: usize,
-) -> Read<Vec<ConversationId>> {
+pub fn open(engine: &Engine, shard: Shard, after: Option<ConversationId>, limit: usize) -> Read<Vec<ConversationId>> {
     let low = match after {
         Some(after) => Bound::Excluded(keys::open_row(shard, after)),
         None => Bound::Included(keys::open_shard(shard).to_vec()),

@@ -586,8 +586,8 @@ mod tests {
 
     #[test]
     fn what_it_remembers_is_bounded() {
-        let mut state = State::default();
-        state.turns = (0..RULES_MAX as u16).map(|rule| (rule, 1)).collect();
+        let turns = (0..RULES_MAX as u16).map(|rule| (rule, 1)).collect();
+        let mut state = State { turns, ..State::default() };
         for _ in 0..2 * REMARKS_MAX {
             state.remark("x".repeat(REMARK_BYTES_MAX));
             state.remark("x".repeat(REMARK_BYTES_MAX + 1));
@@ -625,8 +625,8 @@ mod tests {
         #[test]
         fn whatever_is_remembered_it_answers(memory in proptest::collection::vec(any::<u8>(), 0..64), turns in 0u8..9) {
             let eliza = built_in();
-            let mut own = State { begun: true, ..State::default() };
-            own.turns = (0..300).map(|rule| (rule, turns.wrapping_mul(31))).collect();
+            let turns = (0..300).map(|rule| (rule, turns.wrapping_mul(31))).collect();
+            let own = State { begun: true, turns, ..State::default() };
             let mut bytes = own.encode(eliza.script.fingerprint);
             bytes.extend(memory);
             for text in ["my mother", "I am sad", "zzz"] {

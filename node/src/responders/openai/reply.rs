@@ -158,7 +158,8 @@ impl Reply {
 
     /// The server says no more: the calls, and the end.
     pub fn end(&mut self) -> Result<Vec<Said>, Failure> {
-        if !self.finished && !(self.done && self.begun) {
+        let whole = self.finished || (self.done && self.begun);
+        if !whole {
             return Err(Failure::Interrupted);
         }
         let mut said = Vec::new();

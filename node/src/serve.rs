@@ -73,7 +73,7 @@ pub async fn run(config: Config, invocation: Invocation) -> anyhow::Result<u8> {
         node.name = config.node_name,
         node.incarnation = incarnation,
         version = env!("CARGO_PKG_VERSION"),
-        config.changed = ?config::changed(&config),
+        config.changed = config::changed(&config).join("; "),
         "starting"
     );
     open_files::raise(config.limits.connections);

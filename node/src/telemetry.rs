@@ -71,11 +71,13 @@ pub fn start_logs(options: &LogOptions) -> anyhow::Result<()> {
 
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    let message = panic.payload_as_str().unwrap_or("no message");
+    let payload = panic.payload();
+    let message =
+        payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or_default();
     let backtrace = std::backtrace::Backtrace::capture();
-    tracing::error!(panic.message = message, panic.place = place, thread.name = thread, %backtrace, "panicked");
+    tracing::error!(panic.message = message.unwrap_or_default(), panic.place = place, thread.name = thread, %backtrace, "panicked");
 }
 
 pub const BUILD: &str = "klatch_build_info";

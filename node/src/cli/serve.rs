@@ -147,7 +147,8 @@ mod tests {
         let mut typed: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
         typed.retain(|name| !others.contains(name));
         let mut options: Vec<&str> = config::OPTIONS.iter().map(|(name, _)| *name).collect();
-        (typed.sort_unstable(), options.sort_unstable());
+        typed.sort_unstable();
+        options.sort_unstable();
         assert_eq!(typed, options);
     }
 

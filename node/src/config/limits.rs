@@ -77,7 +77,7 @@ impl Default for LimitOptions {
         let runtime = Limits::default();
         Self {
             requests_per_minute: 600_000,
-            connections: 20_000,
+            connections: 16_384,
             body_bytes: 1 << 20,
             body_timeout: Duration::from_secs(30),
             wait_max: Duration::from_secs(600),

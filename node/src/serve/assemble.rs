@@ -18,24 +18,18 @@ use crate::auth::{Auth, admin};
 use crate::config::{Config, ConfigRefused, StoreKind};
 use crate::responders;
 use crate::stores::memory_records::MemoryRecords;
-use crate::stores::records::Records;
-
-/// Conversations and records of one node, opened.
-struct Stores {
-    conversations: Arc<dyn Store>,
-    records: Arc<dyn Records>,
-}
+use crate::stores;
 
 pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Result<Parts> {
     let folder = config.data_folder()?;
     make_folder(&folder)?;
-    let stores = open_stores(config)?;
-    let auth = Auth::open(&config.auth, stores.records, Some(&folder)).map_err(ConfigRefused::from)?;
+    let opened = stores::open(&config.store).await?;
+    let auth = Auth::open(&config.auth, opened.records.clone(), Some(&folder)).map_err(ConfigRefused::from)?;
     let auth = Arc::new(auth);
     let socket =
         admin::bind(&folder).with_context(|| format!("cannot open {}", folder.join(admin::SOCKET).display()))?;
     let without_accounts = auth.list_accounts(None).await.context("cannot read the accounts")?.is_empty();
-    let node = start_node(config, incarnation, stores.conversations).await?;
+    let node = start_node(config, incarnation, opened.store.clone()).await?;
     let handle = node.handle();
     tokio::spawn(auth.clone().upkeep());
     tokio::spawn(admin::serve(auth.clone(), socket));
@@ -48,8 +42,12 @@ pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Resul
         }),
         reload: Arc::new(move || reload(&auth)),
         hand_off,
-        // Every acknowledged write is durable already.
-        flush: Box::new(|| Box::pin(async { Ok(()) })),
+        flush: Box::new(move || {
+            Box::pin(async move {
+                opened.close().await;
+                Ok(())
+            })
+        }),
         fault: Box::pin(async move {
             // Without a sender the node was handed off, and has no fault any more.
             if fault.await.is_err() {
@@ -64,15 +62,6 @@ pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Resul
 fn make_folder(folder: &Path) -> anyhow::Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.with_context(|| format!("cannot make the data folder {}", folder.display()))
-}
-
-fn open_stores(config: &Config) -> anyhow::Result<Stores> {
-    match config.store_kind()? {
-        StoreKind::Memory(_) => {
-            Ok(Stores { conversations: Arc::new(MemoryStore::default()), records: Arc::new(MemoryRecords::default()) })
-        }
-        StoreKind::File(folder) => anyhow::bail!("the store in {} cannot be opened", folder.display()),
-    }
 }
 
 async fn start_node(config: &Config, incarnation: u64, store: Arc<dyn Store>) -> anyhow::Result<Node> {

@@ -9,15 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use axum::Router;
-use klatch_actors::store::memory::MemoryStore;
 use klatch_actors::{Node, NodeOptions, Store};
 use tokio::sync::oneshot;
 
 use super::{HandOff, Parts};
 use crate::auth::{Auth, admin};
-use crate::config::{Config, ConfigRefused, StoreKind};
+use crate::config::{Config, ConfigRefused};
 use crate::responders;
-use crate::stores::memory_records::MemoryRecords;
 use crate::stores;
 
 pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Result<Parts> {

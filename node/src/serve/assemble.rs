@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use axum::Router;
-use klatch_actors::store::memory::MemoryStore;
 use klatch_actors::{Node, NodeOptions, Store};
 use tokio::sync::oneshot;
 
@@ -17,25 +16,18 @@ use super::{HandOff, Parts};
 use crate::auth::{Auth, admin};
 use crate::config::{Config, ConfigRefused, StoreKind};
 use crate::responders;
-use crate::stores::memory_records::MemoryRecords;
-use crate::stores::records::Records;
-
-/// Conversations and records of one node, opened.
-struct Stores {
-    conversations: Arc<dyn Store>,
-    records: Arc<dyn Records>,
-}
+use crate::stores::{self, Opened};
 
 pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Result<Parts> {
     let folder = config.data_folder()?;
     make_folder(&folder)?;
-    let stores = open_stores(config)?;
-    let auth = Auth::open(&config.auth, stores.records, Some(&folder)).map_err(ConfigRefused::from)?;
+    let stores = open_stores(config).await?;
+    let auth = Auth::open(&config.auth, stores.records.clone(), Some(&folder)).map_err(ConfigRefused::from)?;
     let auth = Arc::new(auth);
     let socket =
         admin::bind(&folder).with_context(|| format!("cannot open {}", folder.join(admin::SOCKET).display()))?;
     let without_accounts = auth.list_accounts(None).await.context("cannot read the accounts")?.is_empty();
-    let node = start_node(config, incarnation, stores.conversations).await?;
+    let node = start_node(config, incarnation, stores.store.clone()).await?;
     let handle = node.handle();
     tokio::spawn(auth.clone().upkeep());
     tokio::spawn(admin::serve(auth.clone(), socket));
@@ -48,8 +40,7 @@ pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Resul
         }),
         reload: Arc::new(move || reload(&auth)),
         hand_off,
-        // Every acknowledged write is durable already.
-        flush: Box::new(|| Box::pin(async { Ok(()) })),
+        flush: Box::new(move || Box::pin(async move { stores.close().await })),
         fault: Box::pin(async move {
             // Without a sender the node was handed off, and has no fault any more.
             if fault.await.is_err() {
@@ -66,13 +57,13 @@ fn make_folder(folder: &Path) -> anyhow::Result<()> {
     made.with_context(|| format!("cannot make the data folder {}", folder.display()))
 }
 
-fn open_stores(config: &Config) -> anyhow::Result<Stores> {
-    match config.store_kind()? {
-        StoreKind::Memory(_) => {
-            Ok(Stores { conversations: Arc::new(MemoryStore::default()), records: Arc::new(MemoryRecords::default()) })
-        }
-        StoreKind::File(folder) => anyhow::bail!("the store in {} cannot be opened", folder.display()),
-    }
+async fn open_stores(config: &Config) -> anyhow::Result<Opened> {
+    let address = match config.store_kind()? {
+        // Its folder is none of the store's.
+        StoreKind::Memory(_) => "memory:",
+        StoreKind::File(_) => &config.store,
+    };
+    Ok(stores::open(address).await?)
 }
 
 async fn start_node(config: &Config, incarnation: u64, store: Arc<dyn Store>) -> anyhow::Result<Node> {

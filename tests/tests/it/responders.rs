@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use klatch_protocol::turn::Incomplete;
 use klatch_protocol::{ConversationId, Item};
 use klatch_tests::model_server::{CallRecord, ModelServer, Outcome};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 const KEY: &str = "sk-a-key-that-nobody-should-see";
 const UPSTREAM_WORDS: &str = "nobody should see";
@@ -46,6 +49,7 @@ fn ask(text: &str) -> Ask {
     Ask {
         conversation: ConversationId([1; 16]),
         turn: 0,
+        model: "m".into(),
         attempt: 1,
         request: "{}".into(),
         history: Vec::new(),
@@ -225,7 +229,7 @@ async fn when_the_retries_are_used_up_the_turn_fails() {
         ("stall", "server_error", 2),
         ("comments", "server_error", 2),
         ("status:401", "server_error", 1),
-        ("status:302", "server_error", 1),
+        ("status:307", "server_error", 1),
         ("status:400", "invalid_prompt", 1),
         ("too-long", "invalid_prompt", 1),
         ("html", "server_error", 1),
@@ -264,6 +268,46 @@ async fn after_the_first_token_nothing_is_tried_again_and_nothing_falls_back() {
         assert_eq!(heard.failure().code, "server_error", "{directives}");
         assert_eq!(server.calls().len() - before, 1, "{directives}");
     }
+}
+
+/// Answers its first connection with these bytes in one write, and counts all that come.
+async fn raw_server(answer: &'static str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/v1", listener.local_addr().expect("an address"));
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let mut request = [0; 4096];
+            let _ = connection.read(&mut request).await;
+            let _ = connection.write_all(answer.as_bytes()).await;
+        }
+    });
+    (url, connections)
+}
+
+#[tokio::test]
+async fn a_token_and_garbage_in_one_packet_are_a_token_and_then_a_failure() {
+    let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+                  data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\ndata: {\"error\":{}}\n\n";
+    let (base_url, connections) = raw_server(answer).await;
+    let mut options = OpenAiOptions::new("m", &base_url);
+    options.fallback = Some("echo".into());
+    let heard = hear(responders(options)["m"].respond(ask("a"))).await;
+    assert_eq!((heard.text().as_str(), heard.failure().code.as_str()), ("Hi", "server_error"));
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_whole_reply_ends_soon_where_the_server_keeps_the_stream_open() {
+    let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 9999\r\n\r\n\
+                  data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\n";
+    let (base_url, _) = raw_server(answer).await;
+    let mut options = OpenAiOptions::new("m", &base_url);
+    options.idle_timeout = SHORT;
+    let heard = hear(responders(options)["m"].respond(ask("a"))).await;
+    assert_eq!((heard.text().as_str(), heard.whole().incomplete), ("Hi", None));
 }
 
 #[tokio::test]
@@ -305,6 +349,7 @@ async fn beyond_its_places_and_its_queue_a_call_is_refused_at_once() {
     tokio::task::yield_now().await;
     let third = hear(responder.respond(ask("third"))).await;
     assert_eq!(third.failure().code, "rate_limit_exceeded");
+    assert!(third.failure().message.contains("its queue is full"), "{}", third.failure());
     assert_eq!(server.calls().len(), 1);
     drop(first);
     let said = second.await.expect("no panic").expect("it says something");
@@ -380,7 +425,7 @@ async fn the_key_is_sent_and_shown_nowhere() {
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
     let _logging = tracing::subscriber::set_default(subscriber.finish());
-    for directives in ["m", "status:401", "status:503", "garbage:0", "disconnect:1", "status:302"] {
+    for directives in ["m", "status:401", "status:503", "garbage:0", "disconnect:1", "status:307"] {
         let mut options = OpenAiOptions::new("m", &server.base_url());
         options.model = Some(directives.into());
         options.api_key_env = Some("MODEL_KEY".into());

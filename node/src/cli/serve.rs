@@ -36,7 +36,7 @@ pub(super) struct ServeArgs {
     /// `human` (on stderr) or `json` (on stdout) [default: human]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// A level, or directives such as info,klatch=debug [default: info,ractor=warn]
+    /// A level, or directives such as info,klatch=debug [default: info, libraries less]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
     /// Say what would go wrong, and exit: 0 nothing, 1 something, 2 the configuration is refused

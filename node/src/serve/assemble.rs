@@ -14,20 +14,20 @@ use tokio::sync::oneshot;
 
 use super::{HandOff, Parts};
 use crate::auth::{Auth, admin};
-use crate::config::{Config, ConfigRefused};
+use crate::config::{Config, ConfigRefused, StoreKind};
 use crate::responders;
-use crate::stores;
+use crate::stores::{self, Opened};
 
 pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Result<Parts> {
     let folder = config.data_folder()?;
     make_folder(&folder)?;
-    let opened = stores::open(&config.store).await?;
-    let auth = Auth::open(&config.auth, opened.records.clone(), Some(&folder)).map_err(ConfigRefused::from)?;
+    let stores = open_stores(config).await?;
+    let auth = Auth::open(&config.auth, stores.records.clone(), Some(&folder)).map_err(ConfigRefused::from)?;
     let auth = Arc::new(auth);
     let socket =
         admin::bind(&folder).with_context(|| format!("cannot open {}", folder.join(admin::SOCKET).display()))?;
     let without_accounts = auth.list_accounts(None).await.context("cannot read the accounts")?.is_empty();
-    let node = start_node(config, incarnation, opened.store.clone()).await?;
+    let node = start_node(config, incarnation, stores.store.clone()).await?;
     let handle = node.handle();
     tokio::spawn(auth.clone().upkeep());
     tokio::spawn(admin::serve(auth.clone(), socket));
@@ -40,12 +40,7 @@ pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Resul
         }),
         reload: Arc::new(move || reload(&auth)),
         hand_off,
-        flush: Box::new(move || {
-            Box::pin(async move {
-                opened.close().await;
-                Ok(())
-            })
-        }),
+        flush: Box::new(move || Box::pin(async move { stores.close().await })),
         fault: Box::pin(async move {
             // Without a sender the node was handed off, and has no fault any more.
             if fault.await.is_err() {
@@ -60,6 +55,15 @@ pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Resul
 fn make_folder(folder: &Path) -> anyhow::Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.with_context(|| format!("cannot make the data folder {}", folder.display()))
+}
+
+async fn open_stores(config: &Config) -> anyhow::Result<Opened> {
+    let address = match config.store_kind()? {
+        // Its folder is none of the store's.
+        StoreKind::Memory(_) => "memory:",
+        StoreKind::File(_) => &config.store,
+    };
+    Ok(stores::open(address).await?)
 }
 
 async fn start_node(config: &Config, incarnation: u64, store: Arc<dyn Store>) -> anyhow::Result<Node> {

@@ -2,5 +2,10 @@
 
 pub mod auth;
 pub mod cli;
+pub mod config;
+pub mod durations;
+pub mod ops;
 pub mod responders;
+pub mod serve;
 pub mod stores;
+pub mod telemetry;

@@ -30,6 +30,7 @@ use self::plan::Plan;
 use self::progress::Progress;
 use self::report::Report;
 use super::client::{ApiClient, CONNECT_TIMEOUT, random_bytes};
+use crate::durations;
 
 /// Make turns at a running server, check every answer, and measure.
 #[derive(Args, Clone, Debug)]
@@ -56,13 +57,13 @@ pub struct LoadArgs {
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536), requires = "rate")]
     pub in_flight: u32,
     /// How long to measure; 10s without this and --turns.
-    #[arg(long, value_parser = plan::duration, conflicts_with = "turns")]
+    #[arg(long, value_parser = durations::parse, conflicts_with = "turns")]
     pub duration: Option<Duration>,
     /// How many turns to measure.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub turns: Option<u64>,
     /// Checked, but not measured, before the rest.
-    #[arg(long, value_parser = plan::duration, default_value = "0s")]
+    #[arg(long, value_parser = durations::parse, default_value = "0s")]
     pub warmup: Duration,
     /// Spread over so many conversations, made first; as many as connections (or, open loop, --in-flight) without this.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -80,7 +81,7 @@ pub struct LoadArgs {
     #[arg(long)]
     pub retry: bool,
     /// A turn without an end after so long, repetitions included, has failed.
-    #[arg(long, value_parser = plan::duration, default_value = "60s")]
+    #[arg(long, value_parser = durations::parse, default_value = "60s")]
     pub timeout: Duration,
     /// At the end, read all conversations back: each acknowledged turn must be there exactly once and in order.
     #[arg(long)]

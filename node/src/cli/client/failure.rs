@@ -30,7 +30,6 @@ pub enum Failure {
 pub struct Refusal {
     pub status: u16,
     pub message: String,
-    pub code: Option<String>,
     pub request_id: Option<String>,
     pub repeat_after: Option<Duration>,
     /// False when the server said so with `x-should-retry: false`.
@@ -45,7 +44,6 @@ struct ErrorBody {
 #[derive(Default, Deserialize)]
 struct ErrorMembers {
     message: String,
-    code: Option<String>,
 }
 
 impl Failure {
@@ -85,7 +83,6 @@ impl Refusal {
         Self {
             status: status.as_u16(),
             message: said.error.message,
-            code: said.error.code,
             request_id: text("x-request-id"),
             repeat_after: asked_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok()),
             may_repeat: matches!(status.as_u16(), 429 | 502 | 503 | 504)
@@ -127,7 +124,7 @@ impl ErrorBody {
         let text = String::from_utf8_lossy(body);
         let first = text.lines().next().unwrap_or_default().trim();
         let message = if first.starts_with('<') { String::new() } else { first.chars().take(SHOWN_BODY_MAX).collect() };
-        Self { error: ErrorMembers { message, code: None } }
+        Self { error: ErrorMembers { message } }
     }
 }
 
@@ -145,7 +142,6 @@ mod tests {
         let body = r#"{"error":{"message":"Slow down.","type":"x","param":null,"code":"rate_limit_exceeded"}}"#;
         let refusal = refusal(429, &[("x-request-id", "req_1"), ("retry-after-ms", "250")], body);
         assert_eq!(refusal.to_string(), "too many requests (HTTP 429): Slow down. [request req_1]");
-        assert_eq!(refusal.code.as_deref(), Some("rate_limit_exceeded"));
         assert_eq!(Failure::Refused(refusal).repeat_after(), Some(Some(Duration::from_millis(250))));
     }
 

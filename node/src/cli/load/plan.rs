@@ -54,20 +54,6 @@ impl Plan {
     }
 }
 
-/// A whole number and its unit: `500ms`, `30s`, `5m`, `1h`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit_ms = match &text[digits..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => 0,
-    };
-    let ms = text[..digits].parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms)).filter(|_| unit_ms > 0);
-    ms.map(Duration::from_millis).ok_or_else(|| format!("`{text}` is not a duration: 500ms, 30s, 5m or 1h would be"))
-}
-
 #[cfg(test)]
 pub mod tests {
     use clap::Parser;
@@ -118,16 +104,6 @@ pub mod tests {
             "--connections 0",
         ] {
             assert!(plan(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn durations_have_units() {
-        for (text, ms) in [("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("0s", 0)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
-        }
-        for wrong in ["", "5", "s", "1.5s", "-1s", "99999999999999999999s", "18446744073709551615h"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The command line: which command, with which options. Each command is a file; without one the program serves.
 
+mod chat;
+mod client;
 mod cluster;
 mod serve;
 mod token;
@@ -25,6 +27,8 @@ pub struct Cli {
 enum Command {
     /// Run a node (the default)
     Serve(serve::ServeArgs),
+    /// Talk to a node from a terminal
+    Chat(chat::ChatArgs),
     /// Change the accounts of a running node
     User(user::UserArgs),
     /// Print an access token, signed with the node's own key; for scripts and SDKs
@@ -42,6 +46,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(arguments) => arguments.run().await,
+            Command::Chat(arguments) => chat::run(arguments).await,
             Command::User(arguments) => arguments.run().await,
             Command::Token(arguments) => arguments.run(),
             Command::Cluster(arguments) => arguments.run().await,

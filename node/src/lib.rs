@@ -1,5 +1,6 @@
 //! The node: HTTP edge, auth, stores, responders, metrics, configuration. The program `klatch` is this crate's `main`.
 
 pub mod auth;
+pub mod durations;
 pub mod responders;
 pub mod stores;

@@ -1,3 +1,4 @@
 //! Where conversations, accounts and sessions are kept.
 
+pub mod memory_records;
 pub mod records;

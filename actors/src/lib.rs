@@ -1,15 +1,23 @@
 //! The runtime: pure decisions and thin actors. Names no database and no wire protocol: its two boundaries are the
 //! traits [`Store`] and [`Responder`].
+//!
+//! Read in this order: what can be asked and within which limits, the boundaries, what is read past the actors, then
+//! the actors from the node down to the conversation.
 
-pub mod limits;
 pub mod request;
-pub mod responder;
+pub mod limits;
 pub mod store;
+pub mod responder;
 pub mod reader;
 pub mod node;
+pub mod membership;
+pub mod gateway;
+pub mod shard;
+pub mod conversation;
+pub mod metrics;
 
 pub use limits::Limits;
-pub use node::Handle;
+pub use node::{Handle, Node, NodeOptions};
 pub use reader::Reader;
 pub use request::{Answer, Caller, Refusal, Request, Submit};
 pub use responder::Responder;

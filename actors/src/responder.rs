@@ -32,10 +32,12 @@ pub trait Responder: Send + Sync + 'static {
 }
 
 /// One call of a responder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
     pub conversation: ConversationId,
     pub turn: u64,
+    /// The responder's own name.
+    pub model: Arc<str>,
     /// From 1. Above 1 an earlier owner began this reply.
     pub attempt: u32,
     /// Fields of the HTTP request that concern the model, as a JSON object: `instructions`, `temperature`, `tools`, …

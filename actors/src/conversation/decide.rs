@@ -1,0 +1,418 @@
+//! What a conversation does when something happens to it. Pure: no clock, no store, no responder, no randomness; `now`
+//! is passed in, and everything else comes back as an [`Input`].
+//!
+//! One rule carries the rest: an event is staged (applied to the state and owed to the log) at once, at most one append
+//! is in flight, and nobody is told anything before the append that holds it is durable. Where an append fails for
+//! good, the whole memory is given up and the log is read again.
+//!
+//! This file holds the types and the way through; `plan.rs` turns requests into events, `running.rs` drives the turn
+//! at the head of the queue, `saving.rs` brings what is staged into the log and tells those who wait.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use klatch_protocol::event::Attempt;
+use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Item, Mark, State};
+
+use super::window::Window;
+use crate::limits::Limits;
+use crate::request::{Answer, Refusal, Request};
+use crate::responder::{Ask, ResponderError, Said};
+use crate::store::{Compaction, IndexRow, LogEnd, StoreError};
+
+/// What is fixed for one activation.
+#[derive(Clone, Debug)]
+pub struct Fixed {
+    pub conversation: ConversationId,
+    pub node: String,
+    pub incarnation: u64,
+    pub token: ClaimToken,
+    pub limits: Arc<Limits>,
+    pub catalog: Arc<Catalog>,
+    /// Conversations are looked at for expiry so long after their creation; none: only those with their own time.
+    pub retention_ms: Option<u64>,
+}
+
+/// What deciding needs to know of the responders, by name.
+pub type Catalog = BTreeMap<String, Traits>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traits {
+    pub history_items: usize,
+    /// The turn can be saved in a single append.
+    pub at_once: bool,
+}
+
+/// In the order of a life. `R` is how an answer gets to who asked.
+#[derive(Debug)]
+pub enum Input<R> {
+    Activated(Box<Found>),
+    NotActivated(StoreError),
+    /// `admitted`: the node has room for another open turn.
+    Asked { request: Request, reply: Option<R>, admitted: bool },
+    HistoryLoaded { turn: u64, items: Result<Vec<Item>, StoreError> },
+    Said { turn: u64, attempt: u32, said: Result<Said, ResponderError> },
+    AnsweredAtOnce { turn: u64, said: Vec<Said> },
+    BatchDue,
+    Appended,
+    NotAppended(StoreError),
+    EndRead(Result<Option<LogEnd>, StoreError>),
+    Compacted,
+    NotCompacted(StoreError),
+    /// The shard wants it out of memory.
+    Close,
+}
+
+/// What the claim found.
+#[derive(Debug)]
+pub enum Found {
+    /// There is no such log: nothing was claimed.
+    Absent,
+    Claimed { state: State, end: LogEnd, entries: usize, bytes: usize },
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Effect<R> {
+    /// Write the rows, then the entry.
+    Append { entry: Arc<Entry>, rows: Vec<Row> },
+    /// Write a row by itself.
+    Write(Row),
+    /// Find out whether an append of unknown outcome was written.
+    ReadEnd,
+    Compact { compaction: Box<Compaction> },
+    /// Items below `before`, newest `limit`.
+    LoadHistory { turn: u64, before: u64, limit: usize },
+    Call(Box<Ask>),
+    AnswerAtOnce(Box<Ask>),
+    /// Drop the running call; its connection closes.
+    StopCall,
+    /// So many pieces are durable: the responder may be read on.
+    Release(usize),
+    WakeForBatch(Duration),
+    Reply(R, Result<Answer, Refusal>),
+    /// The turn is finished and no longer in memory: read it and answer.
+    ReadTurn { turn: u64, reply: R },
+    /// A turn is over, for the metrics.
+    TurnOver { model: String, outcome: &'static str, took_ms: u64 },
+    /// Ask the shard to be closed: there is nothing here worth keeping in memory.
+    AskToClose,
+    /// The shard's wish cannot be granted now.
+    StillBusy,
+    /// Everything is saved: stop.
+    Closed,
+    /// Stop without saving: the store, or another owner, has the truth. `unfinished`: come back for an open turn.
+    GiveUp { unfinished: bool },
+}
+
+/// Rows by which a conversation is found, written before the event that needs them or removed after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    Index(IndexRow),
+    Unindex(IndexRow),
+    Open,
+    NotOpen,
+    Due { at_ms: u64 },
+}
+
+pub struct Conversation<R> {
+    pub(super) fixed: Fixed,
+    phase: Phase<R>,
+}
+
+enum Phase<R> {
+    Activating { waiting: Vec<Waiting<R>> },
+    Serving(Box<Serving<R>>),
+    /// Given up or closed: what still comes is refused.
+    Fenced,
+}
+
+pub(super) struct Waiting<R> {
+    pub request: Request,
+    pub reply: Option<R>,
+    pub admitted: bool,
+}
+
+/// An activated conversation.
+pub(super) struct Serving<R> {
+    pub fixed: Fixed,
+    /// With all staged events applied.
+    pub state: State,
+    /// The durable end; none while there is no log.
+    pub end: Option<LogEnd>,
+    pub tail_entries: usize,
+    pub tail_bytes: usize,
+    pub staged: Staged<R>,
+    pub saving: Saving<R>,
+    pub running: Option<Running>,
+    /// What of each unfinished turn is durable, and so may be shown.
+    pub shown: BTreeMap<u64, Mark>,
+    pub waits: Vec<EndWait<R>>,
+    pub watchers: Vec<Watcher<R>>,
+    /// Turns whose answers were lost on the way: fingerprint, turn, when.
+    pub undelivered: Vec<([u8; 16], u64, u64)>,
+    pub window: Option<Window>,
+    pub open_row: bool,
+    pub closing: bool,
+    pub out: Vec<Effect<R>>,
+}
+
+/// Events applied but not sent, and who is told once they are durable.
+pub(super) struct Staged<R> {
+    pub events: Vec<Event>,
+    pub owed: Vec<Owed<R>>,
+    pub rows: Vec<Row>,
+    /// Fixed with the first event, so that the state and its replay agree.
+    pub at_ms: Option<u64>,
+    /// Pieces among the events.
+    pub pieces: usize,
+}
+
+pub(super) enum Owed<R> {
+    Answer(R, Answer),
+    /// The turn as it is when the append is durable.
+    Turn { reply: R, turn: u64 },
+}
+
+pub(super) enum Saving<R> {
+    Nothing,
+    Append(InFlight<R>),
+    Compact { end: LogEnd },
+}
+
+pub(super) struct InFlight<R> {
+    pub entry: Arc<Entry>,
+    pub owed: Vec<Owed<R>>,
+    pub marks: Vec<(u64, Mark)>,
+    pub pieces: usize,
+    /// To be removed once it is durable.
+    pub rows: Vec<Row>,
+}
+
+/// The turn at the head of the queue, once its attempt is staged.
+pub(super) struct Running {
+    pub turn: u64,
+    pub attempt: Attempt,
+    pub step: RunningStep,
+    /// Said but not staged.
+    pub unsaved: Vec<Said>,
+    /// Of the reply so far, unsaved text included.
+    pub reply_bytes: usize,
+    pub batched_ms: u64,
+    pub wake_set: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunningStep {
+    /// The attempt's record is not durable yet.
+    Recording,
+    LoadingHistory,
+    Calling,
+    /// The answer comes within this very message; nothing is saved before it.
+    AnsweringAtOnce,
+}
+
+/// Wants the turn's end.
+pub(super) struct EndWait<R> {
+    pub turn: u64,
+    pub replayed: bool,
+    pub reply: R,
+}
+
+pub(super) struct Watcher<R> {
+    pub turn: u64,
+    pub have: Mark,
+    pub bytes_max: usize,
+    pub reply: R,
+}
+
+impl<R> Conversation<R> {
+    /// Activating: whoever makes it has the log claimed and read, and comes back with [`Input::Activated`].
+    pub fn new(fixed: Fixed) -> Self {
+        Self { fixed, phase: Phase::Activating { waiting: Vec::new() } }
+    }
+
+    pub fn decide(&mut self, now_ms: u64, input: Input<R>) -> Vec<Effect<R>> {
+        let phase = std::mem::replace(&mut self.phase, Phase::Fenced);
+        let (phase, effects) = match phase {
+            Phase::Activating { waiting } => self.activating(now_ms, waiting, input),
+            Phase::Serving(serving) => serving.decide(now_ms, input),
+            Phase::Fenced => (Phase::Fenced, refuse_input(input)),
+        };
+        self.phase = phase;
+        effects
+    }
+
+    /// Open turns now, for the node's limit.
+    pub fn open_turns(&self) -> usize {
+        match &self.phase {
+            Phase::Serving(serving) => serving.state.open.len(),
+            Phase::Activating { .. } | Phase::Fenced => 0,
+        }
+    }
+
+    fn activating(
+        &mut self,
+        now_ms: u64,
+        mut waiting: Vec<Waiting<R>>,
+        input: Input<R>,
+    ) -> (Phase<R>, Vec<Effect<R>>) {
+        match input {
+            Input::Asked { request, reply, .. } if waiting.len() >= self.fixed.limits.waiting_per_conversation => {
+                drop(request);
+                (Phase::Activating { waiting }, reply.map(|reply| refuse(reply, full("the conversation"))).into_iter().collect())
+            }
+            Input::Asked { request, reply, admitted } => {
+                waiting.push(Waiting { request, reply, admitted });
+                (Phase::Activating { waiting }, Vec::new())
+            }
+            Input::Activated(found) => Box::new(Serving::new(self.fixed.clone(), *found)).begin(now_ms, waiting),
+            Input::NotActivated(error) => {
+                let replies = waiting.into_iter().filter_map(|waiting| waiting.reply);
+                let mut out: Vec<_> = replies.map(|reply| refuse(reply, Refusal::from(error.clone()))).collect();
+                out.push(Effect::GiveUp { unfinished: false });
+                (Phase::Fenced, out)
+            }
+            Input::Close => (Phase::Activating { waiting }, vec![Effect::StillBusy]),
+            Input::HistoryLoaded { .. }
+            | Input::Said { .. }
+            | Input::AnsweredAtOnce { .. }
+            | Input::BatchDue
+            | Input::Appended
+            | Input::NotAppended(_)
+            | Input::EndRead(_)
+            | Input::Compacted
+            | Input::NotCompacted(_) => unreachable!("nothing was begun before the activation"),
+        }
+    }
+}
+
+impl<R> Serving<R> {
+    fn new(fixed: Fixed, found: Found) -> Self {
+        let (state, end, tail_entries, tail_bytes) = match found {
+            Found::Absent => (State::default(), None, 0, 0),
+            Found::Claimed { state, end, entries, bytes } => (state, Some(end), entries, bytes),
+        };
+        let shown = state.open.iter().map(|turn| (turn.accepted.turn, turn.mark())).collect();
+        Self {
+            fixed,
+            // Whoever has an open turn was found by its row, or has one: removed when it is closed.
+            open_row: !state.open.is_empty(),
+            state,
+            end,
+            tail_entries,
+            tail_bytes,
+            staged: Staged::default(),
+            saving: Saving::Nothing,
+            running: None,
+            shown,
+            waits: Vec::new(),
+            watchers: Vec::new(),
+            undelivered: Vec::new(),
+            window: None,
+            closing: false,
+            out: Vec::new(),
+        }
+    }
+
+    fn begin(mut self: Box<Self>, now_ms: u64, waiting: Vec<Waiting<R>>) -> (Phase<R>, Vec<Effect<R>>) {
+        for Waiting { request, reply, admitted } in waiting {
+            self.asked(now_ms, request, reply, admitted);
+        }
+        self.advance(now_ms);
+        self.phase()
+    }
+
+    fn decide(mut self: Box<Self>, now_ms: u64, input: Input<R>) -> (Phase<R>, Vec<Effect<R>>) {
+        match input {
+            Input::Asked { request, reply, admitted } => self.asked(now_ms, request, reply, admitted),
+            Input::HistoryLoaded { turn, items } => self.history_loaded(now_ms, turn, items),
+            Input::Said { turn, attempt, said } => self.said(now_ms, turn, attempt, said),
+            Input::AnsweredAtOnce { turn, said } => self.answered_at_once(now_ms, turn, said),
+            Input::BatchDue => self.batch_due(),
+            Input::Appended => self.appended(),
+            Input::NotAppended(error) => self.not_appended(error),
+            Input::EndRead(end) => self.end_read(end),
+            Input::Compacted => self.compacted(),
+            Input::NotCompacted(error) => self.not_compacted(error),
+            Input::Close => self.close(),
+            Input::Activated(_) | Input::NotActivated(_) => unreachable!("it is activated once"),
+        }
+        if !self.gave_up() {
+            self.advance(now_ms);
+        }
+        self.phase()
+    }
+
+    /// Whatever has become possible: begin the next turn, save what is staged, compact, close.
+    fn advance(&mut self, now_ms: u64) {
+        self.start_next(now_ms);
+        self.stage_batch(now_ms);
+        self.flush(now_ms);
+        self.finish_closing();
+    }
+
+    fn phase(mut self: Box<Self>) -> (Phase<R>, Vec<Effect<R>>) {
+        let out = std::mem::take(&mut self.out);
+        let over = out.iter().any(|effect| matches!(effect, Effect::Closed | Effect::GiveUp { .. }));
+        (if over { Phase::Fenced } else { Phase::Serving(self) }, out)
+    }
+
+    pub(super) fn gave_up(&self) -> bool {
+        self.out.iter().any(|effect| matches!(effect, Effect::GiveUp { .. }))
+    }
+
+    pub(super) fn reply(&mut self, reply: Option<R>, answer: Result<Answer, Refusal>) {
+        self.out.extend(reply.map(|reply| Effect::Reply(reply, answer)));
+    }
+
+    /// Applies the event and owes it to the log.
+    pub(super) fn stage(&mut self, now_ms: u64, event: Event) {
+        let at_ms = *self.staged.at_ms.get_or_insert(now_ms);
+        self.state.apply(&event, at_ms);
+        if let Some(window) = &mut self.window {
+            window.follow(&event, &self.state);
+        }
+        self.staged.events.push(event);
+    }
+
+    pub(super) fn traits(&self, model: &str) -> Option<Traits> {
+        self.fixed.catalog.get(model).copied()
+    }
+}
+
+impl<R> Default for Staged<R> {
+    fn default() -> Self {
+        Self { events: Vec::new(), owed: Vec::new(), rows: Vec::new(), at_ms: None, pieces: 0 }
+    }
+}
+
+/// What reaches a conversation after its end is told to come again; the next activation will know.
+fn refuse_input<R>(input: Input<R>) -> Vec<Effect<R>> {
+    match input {
+        Input::Asked { reply: Some(reply), .. } => vec![refuse(reply, Refusal::Moved)],
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn refuse<R>(reply: R, refusal: Refusal) -> Effect<R> {
+    Effect::Reply(reply, Err(refusal))
+}
+
+/// Time after which a refused request may find room: about that of one turn.
+const RETRY_AFTER_MS: u64 = 1_000;
+
+pub(super) fn full(what: &'static str) -> Refusal {
+    Refusal::Busy { what, retry_after_ms: RETRY_AFTER_MS }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Fenced(_) => Refusal::Moved,
+            StoreError::Unknown(_) | StoreError::Unavailable(_) | StoreError::Damaged(_) => {
+                Refusal::Unavailable(error.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! One conversation in memory. Its shard starts and supervises it; a crash costs the turn in flight, and the shard
+//! starts it again from the log.
+//!
+//! Carries out what [`decide`] says and decides nothing. Store and responder are called in tasks that the state owns;
+//! what they bring comes back as messages, so the mailbox is the only order there is.
+
+pub mod decide;
+mod plan;
+mod running;
+mod saving;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use klatch_protocol::ConversationId;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::limits::Load;
+use crate::metrics;
+use crate::reader::Reader;
+use crate::request::{Answer, Refusal, Request};
+use crate::responder::Responders;
+use crate::shard::ShardMessage;
+use crate::store::Store;
+use decide::{Conversation, Effect, Fixed, Input};
+
+/// Where an answer goes. Dropped without one, it tells the asker that the conversation crashed.
+pub type Reply = oneshot::Sender<Result<Answer, Refusal>>;
+
+/// `now` in ms since 1970, for display and retention.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The system's wall clock.
+pub fn system_clock() -> Clock {
+    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64))
+}
+
+pub enum ConversationMessage {
+    Ask(Request, Option<Reply>),
+    /// From the shard: stop if nothing is left to do.
+    Close,
+    /// From this conversation's own tasks.
+    Happened(Input<Reply>),
+    /// One of them panicked: what it was to bring will never come.
+    TaskPanicked,
+}
+
+/// What a conversation works with; shared by all of a node.
+pub struct Surroundings {
+    pub node: String,
+    pub incarnation: u64,
+    pub store: Arc<dyn Store>,
+    pub reader: Reader,
+    pub responders: Arc<Responders>,
+    pub catalog: Arc<decide::Catalog>,
+    pub limits: Arc<crate::Limits>,
+    pub retention_ms: Option<u64>,
+    pub load: Arc<Load>,
+    pub clock: Clock,
+}
+
+pub struct ConversationActor;
+
+pub struct Arguments {
+    pub conversation: ConversationId,
+    pub surroundings: Arc<Surroundings>,
+    pub shard: ActorRef<ShardMessage>,
+}
+
+pub struct State {
+    conversation: ConversationId,
+    surroundings: Arc<Surroundings>,
+    shard: ActorRef<ShardMessage>,
+    core: Conversation<Reply>,
+    open_turns: usize,
+    tasks: JoinSet<()>,
+    call: Option<Call>,
+}
+
+/// A responder at work; aborting its task closes its connection.
+struct Call {
+    task: AbortHandle,
+    /// One permit for each piece that it may be ahead of the log.
+    room: Arc<Semaphore>,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.surroundings.load.turns_changed(self.open_turns, 0);
+    }
+}
+
+impl Actor for ConversationActor {
+    type Msg = ConversationMessage;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
+        let Arguments { conversation, surroundings, shard } = arguments;
+        let fixed = Fixed {
+            conversation,
+            node: surroundings.node.clone(),
+            incarnation: surroundings.incarnation,
+            token: klatch_protocol::ClaimToken::random(),
+            limits: surroundings.limits.clone(),
+            catalog: surroundings.catalog.clone(),
+            retention_ms: surroundings.retention_ms,
+        };
+        let core = Conversation::new(fixed.clone());
+        let mut tasks = JoinSet::new();
+        let activate = tasks::activate(myself.clone(), surroundings.store.clone(), fixed, surroundings.clock.clone());
+        tasks.spawn(tasks::watched(myself, activate));
+        Ok(State { conversation, surroundings, shard, core, open_turns: 0, tasks, call: None })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let input = match message {
+            ConversationMessage::Ask(request, reply) => {
+                let admitted = state.surroundings.load.open_turns() < state.surroundings.limits.turns_in_flight;
+                Input::Asked { request, reply, admitted }
+            }
+            ConversationMessage::Close => Input::Close,
+            ConversationMessage::Happened(input) => input,
+            ConversationMessage::TaskPanicked => return Err("a task of the conversation panicked".into()),
+        };
+        state.happened(&myself, input);
+        Ok(())
+    }
+}
+
+impl State {
+    fn happened(&mut self, myself: &ActorRef<ConversationMessage>, input: Input<Reply>) {
+        while self.tasks.try_join_next().is_some() {}
+        let now_ms = (self.surroundings.clock)();
+        let mut effects = VecDeque::from(self.core.decide(now_ms, input));
+        while let Some(effect) = effects.pop_front() {
+            if let Some(input) = self.carry_out(myself, effect) {
+                // What was answered at once belongs before everything that was decided without it.
+                for effect in self.core.decide(now_ms, input).into_iter().rev() {
+                    effects.push_front(effect);
+                }
+            }
+        }
+        let open_turns = self.core.open_turns();
+        self.surroundings.load.turns_changed(self.open_turns, open_turns);
+        self.open_turns = open_turns;
+    }
+
+    /// Carries the effect out; what it brings at once comes back.
+    fn carry_out(&mut self, myself: &ActorRef<ConversationMessage>, effect: Effect<Reply>) -> Option<Input<Reply>> {
+        let (myself, store, conversation) = (myself.clone(), self.surroundings.store.clone(), self.conversation);
+        match effect {
+            Effect::Append { entry, rows } => {
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::append(myself, store, conversation, entry, rows)));
+            }
+            Effect::Write(row) => {
+                // On its own, so that it outlives a conversation that is about to stop.
+                tokio::spawn(tasks::write(store, conversation, row));
+            }
+            Effect::ReadEnd => {
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::read_end(myself, store, conversation)));
+            }
+            Effect::Compact { compaction } => {
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::compact(myself, store, conversation, *compaction)));
+            }
+            Effect::LoadHistory { turn, before, limit } => {
+                let reader = self.surroundings.reader.clone();
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::load_history(myself, reader, conversation, turn, before, limit)));
+            }
+            Effect::Call(ask) => self.call(&myself, *ask),
+            Effect::AnswerAtOnce(ask) => {
+                let responder = self.surroundings.responders.get(&*ask.model);
+                let said = responder.map(|responder| responder.answer(&ask)).unwrap_or_default();
+                return Some(Input::AnsweredAtOnce { turn: ask.turn, said });
+            }
+            Effect::StopCall => {
+                if let Some(call) = self.call.take() {
+                    call.task.abort();
+                }
+            }
+            Effect::Release(pieces) => {
+                if let Some(call) = &self.call {
+                    call.room.add_permits(pieces);
+                }
+            }
+            Effect::WakeForBatch(after) => {
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::wake_for_batch(myself, after)));
+            }
+            // Who asked may have gone away; that undoes nothing.
+            Effect::Reply(reply, answer) => drop(reply.send(answer)),
+            Effect::ReadTurn { turn, reply } => {
+                self.tasks.spawn(tasks::read_turn(self.surroundings.reader.clone(), conversation, turn, reply));
+            }
+            Effect::TurnOver { model, outcome, took_ms } => metrics::turn_over(model, outcome, took_ms),
+            Effect::AskToClose => self.to_shard(ShardMessage::WantsToClose(conversation)),
+            Effect::StillBusy => self.to_shard(ShardMessage::StillBusy(conversation)),
+            Effect::Closed => self.leave(&myself, false),
+            Effect::GiveUp { unfinished } => self.leave(&myself, unfinished),
+        }
+        None
+    }
+
+    fn call(&mut self, myself: &ActorRef<ConversationMessage>, ask: crate::responder::Ask) {
+        let Some(responder) = self.surroundings.responders.get(&*ask.model) else { return };
+        let room = Arc::new(Semaphore::new(self.surroundings.limits.unsaved_pieces));
+        let (turn, attempt) = (ask.turn, ask.attempt);
+        // Asked here and not in the task: a responder that panics on being asked takes the conversation with it, which
+        // is counted against the turn.
+        let said = responder.respond(ask);
+        let task = self.tasks.spawn(tasks::listen(myself.clone(), said, room.clone(), turn, attempt));
+        self.call = Some(Call { task, room });
+    }
+
+    fn leave(&mut self, myself: &ActorRef<ConversationMessage>, unfinished: bool) {
+        self.to_shard(ShardMessage::Leaving { conversation: self.conversation, unfinished });
+        myself.stop(None);
+    }
+
+    fn to_shard(&self, message: ShardMessage) {
+        // A shard that is gone has taken its conversations with it.
+        let _ = self.shard.cast(message);
+    }
+}

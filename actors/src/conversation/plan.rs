@@ -1,0 +1,523 @@
+//! From a request to events: who may, what it means, and what is said once it is durable. Pure.
+
+use klatch_protocol::event::{Accepted, Created, Event, KeyUse, Parent};
+use klatch_protocol::state::Did;
+use klatch_protocol::turn::Incomplete;
+use klatch_protocol::{ConversationId, Item, Mark, Outcome, Turn};
+
+use super::decide::{Effect, EndWait, Owed, Row, Serving, Watcher, full, refuse};
+use crate::reader::belongs;
+use crate::request::{Answer, Caller, Chain, OnBusy, Refusal, Request, Submit, Wait};
+use crate::store::IndexRow;
+
+/// A retry without a key counts as the attempt before it for so long.
+const UNDELIVERED_KEPT_MS: u64 = 10 * 60 * 1_000;
+
+/// Undelivered turns remembered; a client that loses more answers than that in ten minutes should send keys.
+const UNDELIVERED_MAX: usize = 32;
+
+/// Watchers of one conversation; beyond it a client is told to come again.
+const WATCHERS_MAX: usize = 4_096;
+
+/// A deleted conversation is looked at again so long after, in case its lists were not cleared.
+const CLEAR_AGAIN_AFTER_MS: u64 = 60_000;
+
+impl<R> Serving<R> {
+    pub(super) fn asked(&mut self, now_ms: u64, request: Request, reply: Option<R>, admitted: bool) {
+        if self.staged.owed.len() + self.watchers.len() + self.waits.len() >= WATCHERS_MAX {
+            return self.reply(reply, Err(full("the conversation")));
+        }
+        match request {
+            Request::Create(created) => self.create(now_ms, *created, reply),
+            Request::Submit(submit) => self.submit(now_ms, *submit, reply, admitted),
+            Request::AddItems { caller, items, key } => self.add_items(now_ms, &caller, items, key, reply),
+            Request::SetMetadata { caller, metadata, key } => self.set_metadata(now_ms, &caller, metadata, key, reply),
+            Request::DeleteItem { caller, ordinal } => {
+                self.guarded(now_ms, &caller, reply, Event::ItemDeleted { ordinal });
+            }
+            Request::Fork { caller, child, before, key } => self.fork(now_ms, &caller, child, before, key, reply),
+            Request::Cancel { caller, turn } => self.cancel(now_ms, &caller, turn, reply),
+            Request::DeleteResponse { caller, turn } => self.delete_response(now_ms, &caller, turn, reply),
+            Request::Delete { caller } => match self.known_to(&caller) {
+                Ok(()) => self.delete(now_ms, reply),
+                Err(refusal) => self.reply(reply, Err(refusal)),
+            },
+            Request::Expire { retention_ms } => self.expire(now_ms, retention_ms, reply),
+            Request::Watch { caller, turn, have, bytes_max } => self.watch(&caller, turn, have, bytes_max, reply),
+            Request::Undelivered { turn } => self.undelivered(now_ms, turn),
+            Request::Wake => {
+                // It was found by its row, which goes when it is closed with nothing open.
+                self.open_row = true;
+                self.reply(reply, Ok(Answer::Done));
+            }
+        }
+        if self.end.is_none() && self.staged.events.is_empty() {
+            self.out.push(Effect::AskToClose);
+        }
+    }
+
+    fn known_to(&self, caller: &Caller) -> Result<(), Refusal> {
+        if belongs(&self.state, caller) { Ok(()) } else { Err(Refusal::NotFound("conversation")) }
+    }
+
+    fn create(&mut self, now_ms: u64, created: Created, reply: Option<R>) {
+        if let Some(known) = &self.state.created {
+            let same = known.tenant == created.tenant
+                && known.subject == created.subject
+                && known.key.map(|key| key.key) == created.key.map(|key| key.key)
+                && known.parent.map(|parent| parent.conversation) == created.parent.map(|parent| parent.conversation);
+            if !same {
+                return self.reply(reply, Err(Refusal::NotFound("conversation")));
+            }
+            if known.key != created.key {
+                return self.reply(reply, Err(Refusal::KeyReused));
+            }
+            return self.owe(reply, self.summary(true));
+        }
+        if self.state.deleted {
+            return self.reply(reply, Err(Refusal::NotFound("conversation")));
+        }
+        self.begin_log(now_ms, created);
+        self.owe(reply, self.summary(false));
+    }
+
+    /// Stages the log's first entry, and the rows by which the conversation will be found.
+    fn begin_log(&mut self, now_ms: u64, created: Created) {
+        let row = IndexRow {
+            tenant: created.tenant.clone(),
+            subject: created.subject.clone(),
+            created_at_ms: *self.staged.at_ms.get_or_insert(now_ms),
+            conversation: self.fixed.conversation,
+        };
+        if created.explicit {
+            self.staged.rows.push(Row::Index(row));
+        }
+        if let Some(lives_ms) = lives_ms(created.ttl_seconds, self.fixed.retention_ms) {
+            self.staged.rows.push(Row::Due { at_ms: now_ms.saturating_add(lives_ms) });
+        }
+        let claimed = Event::Claimed { node: self.fixed.node.clone(), incarnation: self.fixed.incarnation };
+        self.stage(now_ms, claimed);
+        self.stage(now_ms, Event::Created(Box::new(created)));
+    }
+
+    fn submit(&mut self, now_ms: u64, mut submit: Submit, reply: Option<R>, admitted: bool) {
+        if self.state.alive().is_none() && !self.state.deleted && submit.create.is_none() {
+            return self.reply(reply, Err(Refusal::NotFound("conversation")));
+        }
+        if self.state.created.is_some() || self.state.deleted {
+            if let Err(refusal) = self.known_to(&submit.caller) {
+                return self.reply(reply, Err(refusal));
+            }
+            if self.repeats(now_ms, &submit) {
+                return self.repeat(now_ms, submit, reply);
+            }
+        }
+        let Some(traits) = self.traits(&submit.parameters.model) else {
+            let message = format!("there is no model {:?}", submit.parameters.model);
+            return self.reply(reply, Err(Refusal::Invalid { param: "model", message }));
+        };
+        if let Some(chain) = submit.chain.filter(|chain| !self.goes_on_here(chain)) {
+            return self.fork_for(now_ms, &submit, chain, reply);
+        }
+        if let Err(refusal) = self.drop_known(&mut submit.input).and_then(|()| self.room_for(&submit, admitted)) {
+            return self.reply(reply, Err(refusal));
+        }
+        if let Some(created) = submit.create.take().filter(|_| self.state.created.is_none()) {
+            self.begin_log(now_ms, *created);
+        }
+        self.make_way(now_ms, submit.on_busy);
+        let turn = self.accept(now_ms, submit, reply);
+        if traits.at_once && traits.history_items == 0 && self.state.open.len() == 1 {
+            self.answer_at_once(now_ms, turn);
+        } else if !self.open_row {
+            self.open_row = true;
+            self.staged.rows.push(Row::Open);
+        }
+    }
+
+    fn accept(&mut self, now_ms: u64, submit: Submit, reply: Option<R>) -> u64 {
+        let turn = self.state.next_turn;
+        let at_ms = *self.staged.at_ms.get_or_insert(now_ms);
+        let accepted = Accepted {
+            turn,
+            input: submit.input,
+            key: submit.key,
+            fingerprint: submit.fingerprint,
+            queued: submit.parameters.background || !self.state.open.is_empty(),
+            parameters: submit.parameters,
+            at_ms,
+        };
+        self.stage(now_ms, Event::TurnAccepted(Box::new(accepted)));
+        self.shown.insert(turn, Mark::default());
+        if let Some(reply) = reply {
+            match submit.wait {
+                Wait::Accepted => self.staged.owed.push(Owed::Turn { reply, turn }),
+                Wait::Ended => self.waits.push(EndWait { turn, replayed: false, reply }),
+            }
+        }
+        turn
+    }
+
+    fn room_for(&self, submit: &Submit, admitted: bool) -> Result<(), Refusal> {
+        if submit.on_busy == OnBusy::Reject && !self.state.open.is_empty() {
+            return Err(Refusal::Locked);
+        }
+        if self.state.open.len() >= self.fixed.limits.queue_per_conversation {
+            return Err(full("the conversation's queue"));
+        }
+        if admitted { Ok(()) } else { Err(full("the node")) }
+    }
+
+    /// Ends the running turn where the new one asked for it.
+    fn make_way(&mut self, now_ms: u64, on_busy: OnBusy) {
+        let Some(running) = self.running.as_ref().map(|running| running.turn) else { return };
+        match on_busy {
+            OnBusy::Enqueue | OnBusy::Reject => {}
+            OnBusy::Interrupt => {
+                let usage = Default::default();
+                self.stop_running(now_ms, running, Outcome::Incomplete { why: Incomplete::Interrupted, usage });
+            }
+            OnBusy::Rollback => self.stop_running(now_ms, running, Outcome::Cancelled { keep: false }),
+        }
+    }
+
+    /// Whether the request was accepted before: under its key, or as a retry of one whose answer was lost.
+    fn repeats(&self, now_ms: u64, submit: &Submit) -> bool {
+        match &submit.key {
+            Some(key) => self.state.key(key).is_some(),
+            None => submit.retry && self.lost_turn(now_ms, &submit.fingerprint).is_some(),
+        }
+    }
+
+    fn lost_turn(&self, now_ms: u64, fingerprint: &[u8; 16]) -> Option<u64> {
+        let recent = |at_ms: u64| at_ms.saturating_add(UNDELIVERED_KEPT_MS) >= now_ms;
+        let same = |turn: &&Turn| turn.accepted.key.is_none() && turn.accepted.fingerprint == *fingerprint;
+        let open = self.state.open.iter().find(|turn| same(turn) && recent(turn.accepted.at_ms));
+        let lost = self.undelivered.iter().find(|(lost, _, at_ms)| lost == fingerprint && recent(*at_ms));
+        open.map(|turn| turn.accepted.turn).or_else(|| lost.map(|(_, turn, _)| *turn))
+    }
+
+    fn repeat(&mut self, now_ms: u64, submit: Submit, reply: Option<R>) {
+        let did = match &submit.key {
+            None => self.lost_turn(now_ms, &submit.fingerprint).map(Did::Turn),
+            Some(key) => {
+                let known = self.state.key(key);
+                match known.filter(|known| known.used.fingerprint == submit.fingerprint) {
+                    Some(known) => Some(known.did.clone()),
+                    None => return self.reply(reply, Err(Refusal::KeyReused)),
+                }
+            }
+        };
+        match (did, reply) {
+            (Some(Did::Turn(turn)), Some(reply)) => self.join(turn, submit.wait, reply),
+            (Some(Did::Forked(child)), Some(reply)) => match submit.chain {
+                Some(chain) => {
+                    let created = self.child_created(chain.items_end, Some(&submit));
+                    let answer = Answer::Forked { child, created: Box::new(created), replayed: true };
+                    self.staged.owed.push(Owed::Answer(reply, answer));
+                }
+                None => self.out.push(refuse(reply, Refusal::KeyReused)),
+            },
+            (_, reply) => self.reply(reply, Err(Refusal::KeyReused)),
+        }
+    }
+
+    /// Answers with a turn that is there already.
+    fn join(&mut self, turn: u64, wait: Wait, reply: R) {
+        let open = self.state.open.iter().any(|open| open.accepted.turn == turn);
+        if open || self.shown.contains_key(&turn) {
+            match wait {
+                Wait::Accepted if self.staged.events.is_empty() => {
+                    let answer = self.turn_answer(turn, true);
+                    self.out.push(Effect::Reply(reply, answer));
+                }
+                Wait::Accepted => self.staged.owed.push(Owed::Turn { reply, turn }),
+                Wait::Ended => self.waits.push(EndWait { turn, replayed: true, reply }),
+            }
+        } else if self.state.turns.contains_key(&turn) {
+            let answer = self.turn_answer(turn, true);
+            self.out.push(Effect::Reply(reply, answer));
+        } else {
+            self.out.push(Effect::ReadTurn { turn, reply });
+        }
+    }
+
+    /// Chaining goes on here while nothing has come since: after the last turn, or behind the last one that is open.
+    fn goes_on_here(&self, chain: &Chain) -> bool {
+        match self.state.open.back() {
+            Some(open) => open.accepted.turn == chain.after_turn && self.state.next_item == open.block_end(),
+            None => self.state.last.is_some_and(|last| {
+                last.turn == chain.after_turn && self.state.entered_end == last.items_end
+            }),
+        }
+    }
+
+    fn fork_for(&mut self, now_ms: u64, submit: &Submit, chain: Chain, reply: Option<R>) {
+        let key = submit.key.map(|key| KeyUse { key, fingerprint: submit.fingerprint });
+        match self.stage_fork(now_ms, chain.child, chain.items_end, key) {
+            Ok(before) => {
+                let created = Box::new(self.child_created(before, Some(submit)));
+                self.owe(reply, Answer::Forked { child: chain.child, created, replayed: false });
+            }
+            Err(refusal) => self.reply(reply, Err(refusal)),
+        }
+    }
+
+    fn fork(
+        &mut self,
+        now_ms: u64,
+        caller: &Caller,
+        child: ConversationId,
+        before: Option<u64>,
+        key: Option<KeyUse>,
+        reply: Option<R>,
+    ) {
+        if let Err(refusal) = self.known_to(caller) {
+            return self.reply(reply, Err(refusal));
+        }
+        let (child, before, replayed) = match self.known_key(key, |did| match did {
+            Did::Forked(child) => Some(*child),
+            _ => None,
+        }) {
+            Err(refusal) => return self.reply(reply, Err(refusal)),
+            Ok(Some(child)) => (child, before.unwrap_or(self.state.entered_end), true),
+            Ok(None) => match self.stage_fork(now_ms, child, before.unwrap_or(self.state.entered_end), key) {
+                Ok(before) => (child, before, false),
+                Err(refusal) => return self.reply(reply, Err(refusal)),
+            },
+        };
+        let created = Created { explicit: true, key, ..self.child_created(before, None) };
+        self.owe(reply, Answer::Forked { child, created: Box::new(created), replayed });
+    }
+
+    /// A child must not see what enters later, so it ends before the first open turn's block.
+    fn stage_fork(
+        &mut self,
+        now_ms: u64,
+        child: ConversationId,
+        before: u64,
+        key: Option<KeyUse>,
+    ) -> Result<u64, Refusal> {
+        if self.state.open.front().is_some_and(|open| before > open.first_item) {
+            return Err(Refusal::Locked);
+        }
+        self.stage(now_ms, Event::Forked { child, before, key });
+        Ok(before)
+    }
+
+    fn child_created(&self, before: u64, submit: Option<&Submit>) -> Created {
+        let mine = self.state.created.as_ref().expect("only what exists is forked");
+        Created {
+            tenant: mine.tenant.clone(),
+            subject: mine.subject.clone(),
+            metadata: self.state.metadata.clone(),
+            ttl_seconds: mine.ttl_seconds,
+            explicit: false,
+            items: Vec::new(),
+            parent: Some(Parent { conversation: self.fixed.conversation, before, version: self.state.version }),
+            key: submit.and_then(|submit| {
+                submit.key.map(|key| KeyUse { key, fingerprint: submit.fingerprint })
+            }),
+        }
+    }
+
+    fn add_items(
+        &mut self,
+        now_ms: u64,
+        caller: &Caller,
+        mut items: Vec<Item>,
+        key: Option<KeyUse>,
+        reply: Option<R>,
+    ) {
+        if let Err(refusal) = self.known_to(caller) {
+            return self.reply(reply, Err(refusal));
+        }
+        let known = self.known_key(key, |did| match did {
+            Did::ItemsAdded(ordinals) => Some(ordinals.clone()),
+            _ => None,
+        });
+        match known {
+            Err(refusal) => self.reply(reply, Err(refusal)),
+            Ok(Some(ordinals)) => self.owe(reply, Answer::Items { ordinals, replayed: true }),
+            Ok(None) => match self.drop_known(&mut items) {
+                Err(refusal) => self.reply(reply, Err(refusal)),
+                Ok(()) => {
+                    let ordinals = (self.state.next_item..).take(items.len()).collect();
+                    if !items.is_empty() || key.is_some() {
+                        self.stage(now_ms, Event::ItemsAdded { items, key });
+                    }
+                    self.owe(reply, Answer::Items { ordinals, replayed: false });
+                }
+            },
+        }
+    }
+
+    /// Leaves out items that are here already under the same id, with the same content. The edge has done so for
+    /// those in the item list.
+    fn drop_known(&self, items: &mut Vec<Item>) -> Result<(), Refusal> {
+        let mut differs = false;
+        items.retain(|item| {
+            let Some(id) = &item.client_id else { return true };
+            let known = self.state.items.values().find(|known| known.client_id.as_ref() == Some(id));
+            differs |= known.is_some_and(|known| known.body != item.body);
+            known.is_none()
+        });
+        if differs {
+            let message = "an item of this id is in the conversation with another content".to_owned();
+            return Err(Refusal::Invalid { param: "id", message });
+        }
+        Ok(())
+    }
+
+    fn set_metadata(
+        &mut self,
+        now_ms: u64,
+        caller: &Caller,
+        metadata: Vec<(String, String)>,
+        key: Option<KeyUse>,
+        reply: Option<R>,
+    ) {
+        if let Err(refusal) = self.known_to(caller) {
+            return self.reply(reply, Err(refusal));
+        }
+        match self.known_key(key, |did| (*did == Did::MetadataSet).then_some(())) {
+            Err(refusal) => self.reply(reply, Err(refusal)),
+            Ok(Some(())) => self.owe(reply, self.summary(true)),
+            Ok(None) => {
+                self.stage(now_ms, Event::MetadataSet { metadata, key });
+                self.owe(reply, self.summary(false));
+            }
+        }
+    }
+
+    /// What was done under this key before; refused where it was another kind of request.
+    fn known_key<T>(&self, used: Option<KeyUse>, same: impl Fn(&Did) -> Option<T>) -> Result<Option<T>, Refusal> {
+        let Some(used) = used else { return Ok(None) };
+        match self.state.key(&used.key) {
+            None => Ok(None),
+            Some(known) if known.used.fingerprint != used.fingerprint => Err(Refusal::KeyReused),
+            Some(known) => same(&known.did).map(Some).ok_or(Refusal::KeyReused),
+        }
+    }
+
+    fn guarded(&mut self, now_ms: u64, caller: &Caller, reply: Option<R>, event: Event) {
+        match self.known_to(caller) {
+            Ok(()) => {
+                self.stage(now_ms, event);
+                self.owe(reply, self.summary(false));
+            }
+            Err(refusal) => self.reply(reply, Err(refusal)),
+        }
+    }
+
+    fn cancel(&mut self, now_ms: u64, caller: &Caller, turn: u64, reply: Option<R>) {
+        if let Err(refusal) = self.known_to(caller) {
+            return self.reply(reply, Err(refusal));
+        }
+        if self.state.open.iter().any(|open| open.accepted.turn == turn) {
+            let started = self.running.as_ref().is_some_and(|running| running.turn == turn);
+            self.stop_running(now_ms, turn, Outcome::Cancelled { keep: started });
+        }
+        match reply {
+            Some(reply) if turn < self.state.next_turn => self.join(turn, Wait::Ended, reply),
+            reply => self.reply(reply, Err(Refusal::NotFound("response"))),
+        }
+    }
+
+    fn delete_response(&mut self, now_ms: u64, caller: &Caller, turn: u64, reply: Option<R>) {
+        if let Err(refusal) = self.known_to(caller) {
+            return self.reply(reply, Err(refusal));
+        }
+        if turn >= self.state.next_turn || self.state.dropped_turns.contains(&turn) {
+            return self.reply(reply, Err(Refusal::NotFound("response")));
+        }
+        if self.state.open.iter().any(|open| open.accepted.turn == turn) {
+            self.stop_running(now_ms, turn, Outcome::Cancelled { keep: false });
+        }
+        self.stage(now_ms, Event::ResponseDeleted { turn });
+        self.owe(reply, Answer::Done);
+    }
+
+    fn delete(&mut self, now_ms: u64, reply: Option<R>) {
+        self.running = None;
+        self.out.push(Effect::StopCall);
+        self.window = None;
+        for wait in std::mem::take(&mut self.waits) {
+            self.out.push(refuse(wait.reply, Refusal::NotFound("response")));
+        }
+        if let (Some(created), created_at_ms) = (&self.state.created, self.state.created_at_ms) {
+            self.staged.rows.push(Row::Due { at_ms: now_ms + CLEAR_AGAIN_AFTER_MS });
+            self.staged.rows.push(Row::Unindex(IndexRow {
+                tenant: created.tenant.clone(),
+                subject: created.subject.clone(),
+                created_at_ms,
+                conversation: self.fixed.conversation,
+            }));
+        }
+        self.stage(now_ms, Event::Deleted);
+        self.owe(reply, Answer::Done);
+    }
+
+    fn expire(&mut self, now_ms: u64, retention_ms: Option<u64>, reply: Option<R>) {
+        let ttl_seconds = self.state.alive().and_then(|created| created.ttl_seconds);
+        let lives_ms = lives_ms(ttl_seconds, retention_ms);
+        match (self.state.alive().is_some(), lives_ms) {
+            (true, Some(lives_ms)) if self.state.open.is_empty() => {
+                let at_ms = self.state.last_turn_ms.saturating_add(lives_ms);
+                if at_ms <= now_ms {
+                    return self.delete(now_ms, reply);
+                }
+                self.out.push(Effect::Write(Row::Due { at_ms }));
+            }
+            (true, Some(lives_ms)) => {
+                self.out.push(Effect::Write(Row::Due { at_ms: now_ms.saturating_add(lives_ms) }));
+            }
+            (true, None) | (false, _) => {}
+        }
+        self.reply(reply, Ok(Answer::Done));
+    }
+
+    fn watch(&mut self, caller: &Caller, turn: u64, have: Mark, bytes_max: usize, reply: Option<R>) {
+        let Some(reply) = reply else { return };
+        match self.known_to(caller) {
+            Err(refusal) => self.out.push(refuse(reply, refusal)),
+            Ok(()) => {
+                if let Some(watcher) = self.tell(Watcher { turn, have, bytes_max, reply }) {
+                    self.watchers.push(watcher);
+                }
+            }
+        }
+    }
+
+    fn undelivered(&mut self, now_ms: u64, turn: u64) {
+        let Some(lost) = self.state.turn(turn).filter(|turn| turn.accepted.key.is_none()) else { return };
+        self.undelivered.push((lost.accepted.fingerprint, turn, now_ms));
+        if self.undelivered.len() > UNDELIVERED_MAX {
+            self.undelivered.remove(0);
+        }
+    }
+
+    fn summary(&self, replayed: bool) -> Answer {
+        Answer::Conversation {
+            created_at_ms: self.state.created_at_ms,
+            metadata: self.state.metadata.clone(),
+            replayed,
+        }
+    }
+
+    /// Tells `answer` as soon as all that it rests on is durable.
+    fn owe(&mut self, reply: Option<R>, answer: Answer) {
+        let Some(reply) = reply else { return };
+        if self.staged.events.is_empty() && self.is_saved() {
+            self.out.push(Effect::Reply(reply, Ok(answer)));
+        } else {
+            self.staged.owed.push(Owed::Answer(reply, answer));
+        }
+    }
+}
+
+/// How long a conversation lives after its last turn, by its own word or the node's.
+fn lives_ms(ttl_seconds: Option<u64>, retention_ms: Option<u64>) -> Option<u64> {
+    let own = ttl_seconds.map(|seconds| seconds.saturating_mul(1_000));
+    own.into_iter().chain(retention_ms).min()
+}

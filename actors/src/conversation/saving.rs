@@ -1,0 +1,289 @@
+//! Into the log: one append at a time, its outcome known before the next, and everyone told who waited for it. Pure.
+
+use std::sync::Arc;
+
+use klatch_protocol::{Entry, Event, Mark, Position, Turn};
+
+use super::decide::{Effect, EndWait, InFlight, Owed, Row, RunningStep, Saving, Serving, Staged, Watcher, refuse};
+use crate::request::{Answer, Refusal};
+use crate::store::{Compaction, LogEnd, StoreError};
+
+/// At passivation a shorter tail is left for the next activation to replay: cheaper than a compaction.
+const TAIL_LEFT_ENTRIES: usize = 8;
+
+impl<R> Serving<R> {
+    pub(super) fn is_saved(&self) -> bool {
+        matches!(self.saving, Saving::Nothing)
+    }
+
+    /// Sends what is staged, or compacts when there is nothing to send and enough has come together.
+    pub(super) fn flush(&mut self, now_ms: u64) {
+        if !self.is_saved() || self.is_answering_at_once() {
+            return;
+        }
+        if self.staged.events.is_empty() {
+            // What is owed rests on what was in flight, and that is durable now.
+            let owed = std::mem::take(&mut self.staged.owed);
+            self.pay(owed);
+            if self.should_compact() {
+                self.compact(now_ms);
+            }
+            return;
+        }
+        let staged = std::mem::take(&mut self.staged);
+        self.append(now_ms, staged);
+    }
+
+    fn is_answering_at_once(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.step == RunningStep::AnsweringAtOnce)
+    }
+
+    fn append(&mut self, now_ms: u64, staged: Staged<R>) {
+        let entry = Arc::new(Entry {
+            position: self.next_position(),
+            token: self.fixed.token,
+            at_ms: staged.at_ms.unwrap_or(now_ms),
+            events: staged.events,
+        });
+        let over = entry.events.iter().filter_map(|event| match event {
+            Event::TurnEnded { turn, .. } => self.state.turns.get(turn),
+            _ => None,
+        });
+        let marks = self.state.open.iter().chain(over).map(|turn| (turn.accepted.turn, turn.mark())).collect();
+        let (before, after): (Vec<Row>, Vec<Row>) =
+            staged.rows.into_iter().partition(|row| !matches!(row, Row::Unindex(_) | Row::NotOpen));
+        self.saving = Saving::Append(InFlight {
+            entry: entry.clone(),
+            owed: staged.owed,
+            marks,
+            pieces: staged.pieces,
+            rows: after,
+        });
+        self.out.push(Effect::Append { entry, rows: before });
+    }
+
+    fn next_position(&self) -> Position {
+        self.end.map_or(Position { epoch: 1, seq: 0 }, |end| end.position.next())
+    }
+
+    pub(super) fn appended(&mut self) {
+        let Saving::Append(done) = std::mem::replace(&mut self.saving, Saving::Nothing) else {
+            unreachable!("an append is acknowledged once");
+        };
+        self.end = Some(LogEnd { position: done.entry.position, token: done.entry.token });
+        self.tail_entries += 1;
+        self.tail_bytes += done.entry.events.iter().map(size).sum::<usize>();
+        self.out.extend(done.rows.into_iter().map(Effect::Write));
+        if done.pieces > 0 {
+            self.out.push(Effect::Release(done.pieces));
+        }
+        for (turn, mark) in done.marks {
+            self.shown.insert(turn, mark);
+        }
+        if self.state.deleted {
+            self.shown.clear();
+        }
+        let records_attempt = done.entry.events.iter().any(|event| matches!(event, Event::AttemptStarted { .. }));
+        self.pay(done.owed);
+        self.tell_of_ends();
+        self.tell_watchers();
+        self.shown.retain(|_, mark| !mark.ended);
+        if records_attempt {
+            self.recorded();
+        }
+    }
+
+    pub(super) fn not_appended(&mut self, error: StoreError) {
+        match error {
+            StoreError::Unknown(_) => self.out.push(Effect::ReadEnd),
+            StoreError::Fenced(_) | StoreError::Unavailable(_) | StoreError::Damaged(_) => self.give_up(error),
+        }
+    }
+
+    /// The outcome of an append is known now: it is the log's last entry, or it was never written.
+    pub(super) fn end_read(&mut self, end: Result<Option<LogEnd>, StoreError>) {
+        let Saving::Append(waiting) = &self.saving else { unreachable!("only an unknown append reads the end") };
+        let written = LogEnd { position: waiting.entry.position, token: waiting.entry.token };
+        match end {
+            Ok(end) if end == Some(written) => self.appended(),
+            Ok(end) if end == self.end => {
+                self.out.push(Effect::Append { entry: waiting.entry.clone(), rows: Vec::new() });
+            }
+            Ok(end) => self.give_up(StoreError::Fenced(end.map(|end| end.position))),
+            Err(error) => self.give_up(error),
+        }
+    }
+
+    /// Everyone who waits is told to come again; the log has the truth.
+    pub(super) fn give_up(&mut self, error: StoreError) {
+        let refusal = Refusal::from(error);
+        let in_flight = match std::mem::replace(&mut self.saving, Saving::Nothing) {
+            Saving::Append(in_flight) => in_flight.owed,
+            Saving::Nothing | Saving::Compact { .. } => Vec::new(),
+        };
+        let owed = in_flight.into_iter().chain(std::mem::take(&mut self.staged).owed).map(|owed| match owed {
+            Owed::Answer(reply, _) | Owed::Turn { reply, .. } => reply,
+        });
+        let waits = std::mem::take(&mut self.waits).into_iter().map(|wait| wait.reply);
+        let watchers = std::mem::take(&mut self.watchers).into_iter().map(|watcher| watcher.reply);
+        let refused: Vec<_> =
+            owed.chain(waits).chain(watchers).map(|reply| refuse(reply, refusal.clone())).collect();
+        self.out.extend(refused);
+        self.out.push(Effect::StopCall);
+        self.out.push(Effect::GiveUp { unfinished: !self.state.open.is_empty() });
+    }
+
+    fn should_compact(&self) -> bool {
+        let limits = &self.fixed.limits;
+        let enough = self.tail_entries >= limits.compact_after_entries || self.tail_bytes >= limits.compact_after_bytes;
+        self.end.is_some() && (enough || (self.state.deleted && self.tail_entries > 0))
+    }
+
+    fn compact(&mut self, now_ms: u64) {
+        let Some(expected) = self.end else { return };
+        let settled = self.state.settle();
+        let snapshot = Arc::new(Entry {
+            position: expected.position.next(),
+            token: self.fixed.token,
+            at_ms: now_ms,
+            events: vec![Event::Snapshot(Box::new(self.state.clone()))],
+        });
+        self.saving = Saving::Compact { end: LogEnd { position: snapshot.position, token: snapshot.token } };
+        let clear_but_items_below = self.state.deleted.then_some(self.state.shared_before);
+        let compaction = Box::new(Compaction { expected, snapshot, settled, clear_but_items_below });
+        self.out.push(Effect::Compact { compaction });
+    }
+
+    pub(super) fn compacted(&mut self) {
+        let Saving::Compact { end } = std::mem::replace(&mut self.saving, Saving::Nothing) else {
+            unreachable!("a compaction is acknowledged once");
+        };
+        self.end = Some(end);
+        self.tail_entries = 0;
+        self.tail_bytes = 0;
+    }
+
+    /// What was settled has left the state, so the memory is given up whatever the reason: the log still has it.
+    pub(super) fn not_compacted(&mut self, error: StoreError) {
+        self.give_up(error);
+    }
+
+    /// The shard wants the memory back: granted when nothing is open and nobody waits.
+    pub(super) fn close(&mut self) {
+        let idle = self.state.open.is_empty()
+            && self.is_saved()
+            && self.staged.events.is_empty()
+            && self.staged.owed.is_empty();
+        if idle {
+            self.closing = true;
+        } else {
+            self.out.push(Effect::StillBusy);
+        }
+    }
+
+    pub(super) fn finish_closing(&mut self) {
+        if !self.closing || !self.is_saved() {
+            return;
+        }
+        if self.end.is_some() && self.tail_entries >= TAIL_LEFT_ENTRIES && !self.state.is_settled() {
+            return self.compact(self.state.last_turn_ms);
+        }
+        for watcher in std::mem::take(&mut self.watchers) {
+            self.out.push(Effect::Reply(watcher.reply, Ok(Answer::NotOpen)));
+        }
+        if self.open_row {
+            self.out.push(Effect::Write(Row::NotOpen));
+        }
+        self.out.push(Effect::Closed);
+    }
+
+    fn pay(&mut self, owed: Vec<Owed<R>>) {
+        for owed in owed {
+            let (reply, answer) = match owed {
+                Owed::Answer(reply, answer) => (reply, Ok(answer)),
+                Owed::Turn { reply, turn } => (reply, self.turn_answer(turn, false)),
+            };
+            self.out.push(Effect::Reply(reply, answer));
+        }
+    }
+
+    fn tell_of_ends(&mut self) {
+        let (over, waits) = std::mem::take(&mut self.waits).into_iter().partition::<Vec<EndWait<R>>, _>(|wait| {
+            self.shown.get(&wait.turn).is_none_or(|mark| mark.ended)
+        });
+        self.waits = waits;
+        for EndWait { turn, replayed, reply } in over {
+            let answer = self.turn_answer(turn, replayed);
+            self.out.push(Effect::Reply(reply, answer));
+        }
+    }
+
+    fn tell_watchers(&mut self) {
+        for watcher in std::mem::take(&mut self.watchers) {
+            if let Some(watcher) = self.tell(watcher) {
+                self.watchers.push(watcher);
+            }
+        }
+    }
+
+    /// Answers the watcher if there is anything to tell; gives it back where there is not.
+    pub(super) fn tell(&mut self, watcher: Watcher<R>) -> Option<Watcher<R>> {
+        let durable = self.durable(watcher.turn);
+        let answer = match (self.state.turn(watcher.turn), durable) {
+            (Some(turn), Some(durable)) => {
+                let news = turn.news(watcher.have, durable, watcher.bytes_max);
+                if news.is_empty() && !durable.ended {
+                    return Some(watcher);
+                }
+                Answer::News(news)
+            }
+            _ => Answer::NotOpen,
+        };
+        self.out.push(Effect::Reply(watcher.reply, Ok(answer)));
+        None
+    }
+
+    /// How much of the turn is durable; none where it is not in memory.
+    fn durable(&self, turn: u64) -> Option<Mark> {
+        self.shown.get(&turn).copied().or_else(|| self.state.turns.get(&turn).map(Turn::mark))
+    }
+
+    /// The turn as far as it is durable.
+    pub(super) fn turn_answer(&self, number: u64, replayed: bool) -> Result<Answer, Refusal> {
+        let (Some(turn), Some(durable)) = (self.state.turn(number), self.durable(number)) else {
+            return Err(Refusal::NotFound("response"));
+        };
+        if durable == turn.mark() {
+            return Ok(Answer::Turn { turn: Arc::new(turn.clone()), replayed });
+        }
+        let mut shown = Turn::new(turn.accepted.clone(), turn.first_item);
+        for change in turn.news(Mark::default(), durable, usize::MAX) {
+            shown.apply(change);
+        }
+        Ok(Answer::Turn { turn: Arc::new(shown), replayed })
+    }
+}
+
+/// Roughly what the event weighs in the log, in bytes.
+fn size(event: &Event) -> usize {
+    const OVERHEAD: usize = 64;
+    OVERHEAD
+        + match event {
+            Event::TurnAccepted(accepted) => {
+                accepted.parameters.request.len() + accepted.input.iter().map(|item| item.body.bytes()).sum::<usize>()
+            }
+            Event::Delta { pieces, .. } => pieces.iter().map(|piece| piece.len() + 1).sum(),
+            Event::ToolCall { call, .. } => call.arguments.len(),
+            Event::ItemsAdded { items, .. } => items.iter().map(|item| item.body.bytes()).sum(),
+            Event::MetadataSet { metadata, .. } => metadata.iter().map(|(key, value)| key.len() + value.len()).sum(),
+            Event::Created(created) => created.items.iter().map(|item| item.body.bytes()).sum(),
+            Event::TurnEnded { memory, .. } => memory.as_ref().map_or(0, |memory| memory.bytes.len()),
+            Event::Claimed { .. }
+            | Event::AttemptStarted { .. }
+            | Event::ItemDeleted { .. }
+            | Event::ResponseDeleted { .. }
+            | Event::Forked { .. }
+            | Event::Deleted
+            | Event::Snapshot(_) => 0,
+        }
+}

@@ -1,0 +1,675 @@
+//! Lives of a conversation, as scripts: each line is what happens, an arrow, and what follows. The same `decide` runs in
+//! production.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use klatch_protocol::event::{Call, Created, KeyUse, Parameters};
+use klatch_protocol::turn::Change;
+use klatch_protocol::{Body, ClaimToken, ConversationId, Event, Item, Mark, Outcome, State, Turn};
+
+use super::decide::{Catalog, Conversation, Effect, Fixed, Found, Input, Row, Traits};
+use crate::limits::Limits;
+use crate::request::{Answer, Caller, OnBusy, Refusal, Request, Submit, Wait};
+use crate::responder::{End, ResponderError, Said};
+use crate::store::{LogEnd, StoreError};
+
+type Core = Conversation<String>;
+
+const ID: ConversationId = ConversationId([1; 16]);
+
+/// What a script's log holds: entries that were appended survive a restart, as they would.
+struct World {
+    core: Core,
+    now_ms: u64,
+    incarnation: u64,
+    log: Vec<Arc<klatch_protocol::Entry>>,
+    pending: Option<Arc<klatch_protocol::Entry>>,
+    limits: Limits,
+}
+
+fn caller(name: &str) -> Caller {
+    Caller { tenant: "acme".into(), subject: name.into() }
+}
+
+fn core(incarnation: u64, claims: u64, limits: &Limits) -> Core {
+    let slow = Traits { history_items: 0, at_once: false };
+    let catalog: Catalog = [
+        ("slow".to_owned(), slow),
+        ("echo".to_owned(), Traits { at_once: true, ..slow }),
+        ("model".to_owned(), Traits { history_items: 10, ..slow }),
+    ]
+    .into();
+    Conversation::new(Fixed {
+        conversation: ID,
+        node: "a".into(),
+        incarnation,
+        token: ClaimToken(u128::from(claims)),
+        limits: Arc::new(limits.clone()),
+        catalog: Arc::new(catalog),
+        retention_ms: None,
+    })
+}
+
+impl World {
+    fn new(limits: Limits) -> Self {
+        Self { core: core(1, 0, &limits), now_ms: 1_000, incarnation: 1, log: Vec::new(), pending: None, limits }
+    }
+
+    fn found(&self) -> Found {
+        let Some(last) = self.log.last() else { return Found::Absent };
+        let state = State::replay(self.log.iter().map(|entry| &**entry));
+        let position = last.position.claim();
+        let token = ClaimToken(u128::from(position.epoch));
+        Found::Claimed { state, end: LogEnd { position, token }, entries: self.log.len(), bytes: 0 }
+    }
+
+    fn input(&mut self, line: &str) -> Input<String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |place: usize| words.get(place).map_or(0, |word| word.parse().expect("a number"));
+        let option = |name: &str| words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        let ask = |request| Input::Asked { request, reply: Some(words[1].to_owned()), admitted: true };
+        match words[0] {
+            "activated" => Input::Activated(Box::new(self.found())),
+            "create" => ask(Request::Create(Box::new(created(option("key"))))),
+            "submit" => Input::Asked {
+                request: Request::Submit(Box::new(submit(&words, option))),
+                reply: Some(words[1].to_owned()),
+                admitted: option("node") != Some("full"),
+            },
+            "add" => ask(Request::AddItems { caller: caller("ann"), items: vec![item(words[2])], key: key(option("key")) }),
+            "cancel" => ask(Request::Cancel { caller: caller("ann"), turn: number(2) }),
+            "delete" => ask(Request::Delete { caller: caller("ann") }),
+            "watch" => ask(Request::Watch { caller: caller("ann"), turn: number(2), have: Mark::default(), bytes_max: 999 }),
+            "lost" => Input::Asked { request: Request::Undelivered { turn: number(1) }, reply: None, admitted: true },
+            "history" => Input::HistoryLoaded { turn: number(1), items: Ok(Vec::new()) },
+            "say" => Input::Said { turn: number(1), attempt: 1, said: Ok(Said::Text(words[2].to_owned())) },
+            "say-late" => Input::Said { turn: number(1), attempt: 9, said: Ok(Said::Text(words[2].to_owned())) },
+            "tool" => {
+                let call = Call { call_id: "c".into(), name: words[2].into(), arguments: "{}".into() };
+                Input::Said { turn: number(1), attempt: 1, said: Ok(Said::Call(call)) }
+            }
+            "end" => Input::Said { turn: number(1), attempt: number(2).max(1) as u32, said: Ok(Said::End(End::default())) },
+            "fail" => {
+                let error = ResponderError { code: "server_error".into(), message: "no".into() };
+                Input::Said { turn: number(1), attempt: 1, said: Err(error) }
+            }
+            "answer" => Input::AnsweredAtOnce { turn: number(1), said: vec![Said::Text(words[2].to_owned())] },
+            "batch" => Input::BatchDue,
+            "saved" => {
+                self.log.extend(self.pending.take());
+                Input::Appended
+            }
+            "fenced" => Input::NotAppended(StoreError::Fenced(None)),
+            "unknown" => Input::NotAppended(StoreError::Unknown("timeout".into())),
+            "down" => Input::NotAppended(StoreError::Unavailable("down".into())),
+            "written" => {
+                self.log.extend(self.pending.take());
+                let last = self.log.last().expect("something was written");
+                Input::EndRead(Ok(Some(LogEnd { position: last.position, token: last.token })))
+            }
+            "not-written" => {
+                let last = self.log.last().map(|last| LogEnd { position: last.position, token: last.token });
+                Input::EndRead(Ok(last))
+            }
+            "compacted" => Input::Compacted,
+            "close" => Input::Close,
+            other => panic!("there is no input {other:?}"),
+        }
+    }
+
+    fn step(&mut self, line: &str) -> String {
+        if let Some(ms) = line.strip_prefix("wait ") {
+            self.now_ms += ms.parse::<u64>().expect("ms");
+            return String::new();
+        }
+        if let Some(incarnation) = line.strip_prefix("restart ") {
+            self.incarnation = incarnation.parse().expect("an incarnation");
+            self.core = core(self.incarnation, self.log.len() as u64, &self.limits);
+            return String::new();
+        }
+        let input = self.input(line);
+        let effects = self.core.decide(self.now_ms, input);
+        for effect in &effects {
+            if let Effect::Append { entry, .. } = effect {
+                self.pending = Some(entry.clone());
+            }
+        }
+        effects.iter().map(show).filter(|shown| !shown.is_empty()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn check(script: &str) {
+    check_within(Limits::default(), script);
+}
+
+fn check_within(limits: Limits, script: &str) {
+    let mut world = World::new(limits);
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (input, expected) = line.split_once("->").unwrap_or((line, ""));
+        let said = world.step(input.trim());
+        assert_eq!(said, expected.trim(), "after {:?} of:{script}", input.trim());
+    }
+}
+
+fn item(text: &str) -> Item {
+    Item { ordinal: 0, client_id: None, body: Body::user(text) }
+}
+
+fn key(name: Option<&str>) -> Option<KeyUse> {
+    name.map(|name| KeyUse { key: [name.as_bytes()[0]; 16], fingerprint: [0; 16] })
+}
+
+fn created(name: Option<&str>) -> Created {
+    Created {
+        tenant: "acme".into(),
+        subject: "ann".into(),
+        metadata: vec![],
+        ttl_seconds: None,
+        explicit: true,
+        items: vec![],
+        parent: None,
+        key: key(name),
+    }
+}
+
+/// `submit REPLY MODEL TEXT`, with `key=`, `busy=`, `wait=`, `by=`, `body=` and `retry=` behind.
+fn submit<'a>(words: &[&str], option: impl Fn(&str) -> Option<&'a str>) -> Submit {
+    Submit {
+        caller: caller(option("by").unwrap_or("ann")),
+        input: vec![item(words[3])],
+        parameters: Parameters {
+            model: words[2].into(),
+            background: false,
+            store: true,
+            conversation_named: true,
+            previous: None,
+            cancel_on_disconnect: false,
+            start_by_ms: option("start-by").map(|ms| ms.parse().expect("ms")),
+            request: "{}".into(),
+        },
+        on_busy: match option("busy") {
+            None => OnBusy::Enqueue,
+            Some("reject") => OnBusy::Reject,
+            Some("interrupt") => OnBusy::Interrupt,
+            Some("rollback") => OnBusy::Rollback,
+            Some(other) => panic!("there is no on_busy {other:?}"),
+        },
+        key: option("key").map(|name| [name.as_bytes()[0]; 16]),
+        fingerprint: [option("body").map_or(0, |body| body.as_bytes()[0]); 16],
+        retry: option("retry").is_some(),
+        wait: if option("wait") == Some("accepted") { Wait::Accepted } else { Wait::Ended },
+        create: None,
+        chain: None,
+    }
+}
+
+fn show(effect: &Effect<String>) -> String {
+    match effect {
+        Effect::Append { entry, rows } => {
+            let events: Vec<String> = entry.events.iter().map(show_event).collect();
+            let rows: String = rows.iter().flat_map(|row| [show_row(row), " "]).collect();
+            format!("{rows}append {}-{} {}", entry.position.epoch, entry.position.seq, events.join("+"))
+        }
+        Effect::Write(row) => format!("write {}", show_row(row)),
+        Effect::ReadEnd => "read end".into(),
+        Effect::Compact { compaction } => {
+            format!("compact {} items {} turns", compaction.settled.items.len(), compaction.settled.turns.len())
+        }
+        Effect::LoadHistory { turn, .. } => format!("load history {turn}"),
+        Effect::Call(ask) => format!("call {}#{}{}", ask.turn, ask.attempt, partial(&ask.partial)),
+        Effect::AnswerAtOnce(ask) => format!("answer {}", ask.turn),
+        Effect::StopCall => "stop call".into(),
+        Effect::Release(pieces) => format!("release {pieces}"),
+        Effect::WakeForBatch(after) => format!("wake in {}", after.as_millis()),
+        Effect::Reply(reply, answer) => format!("{reply}: {}", show_answer(answer)),
+        Effect::ReadTurn { turn, reply } => format!("{reply}: read turn {turn}"),
+        Effect::TurnOver { .. } => String::new(),
+        Effect::AskToClose => "ask to close".into(),
+        Effect::StillBusy => "still busy".into(),
+        Effect::Closed => "closed".into(),
+        Effect::GiveUp { unfinished } => format!("give up{}", if *unfinished { " unfinished" } else { "" }),
+    }
+}
+
+fn partial(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" behind {text:?}") }
+}
+
+fn show_row(row: &Row) -> &'static str {
+    match row {
+        Row::Index(_) => "index",
+        Row::Unindex(_) => "unindex",
+        Row::Open => "open",
+        Row::NotOpen => "not-open",
+        Row::Due { .. } => "due",
+    }
+}
+
+fn show_event(event: &Event) -> String {
+    match event {
+        Event::Claimed { .. } => "claimed".into(),
+        Event::Created(_) => "created".into(),
+        Event::TurnAccepted(accepted) => format!("accepted{}", accepted.turn),
+        Event::AttemptStarted { turn, attempt } => format!("attempt{turn}#{}", attempt.n),
+        Event::Delta { turn, pieces } => format!("delta{turn}:{}", pieces.join("|")),
+        Event::ToolCall { turn, .. } => format!("call{turn}"),
+        Event::TurnEnded { turn, outcome, .. } => format!("{}{turn}", show_outcome(outcome)),
+        Event::ItemsAdded { .. } => "added".into(),
+        Event::Deleted => "deleted".into(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn show_outcome(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Completed { .. } => "completed",
+        Outcome::Incomplete { .. } => "incomplete",
+        Outcome::Failed { .. } => "failed",
+        Outcome::Cancelled { keep: true } => "cancelled",
+        Outcome::Cancelled { keep: false } => "undone",
+    }
+}
+
+fn show_turn(turn: &Turn) -> String {
+    let status = turn.outcome.as_ref().map_or("open", show_outcome);
+    format!("turn {} {status} {:?}", turn.accepted.turn, turn.text())
+}
+
+fn show_answer(answer: &Result<Answer, Refusal>) -> String {
+    match answer {
+        Ok(Answer::Conversation { replayed, .. }) => format!("conversation{}", again(*replayed)),
+        Ok(Answer::Turn { turn, replayed }) => show_turn(turn) + again(*replayed),
+        Ok(Answer::Items { ordinals, replayed }) => format!("items {ordinals:?}{}", again(*replayed)),
+        Ok(Answer::News(changes)) => {
+            let changes = changes.iter().map(|change| match change {
+                Change::Attempt(_) => "attempt".to_owned(),
+                Change::Pieces { pieces } => pieces.join("|"),
+                Change::Call(_) => "call".to_owned(),
+                Change::Ended { outcome, .. } => show_outcome(outcome).to_owned(),
+            });
+            format!("news {}", changes.collect::<Vec<_>>().join(" "))
+        }
+        Ok(Answer::NotOpen) => "not open".into(),
+        Ok(Answer::Done) => "done".into(),
+        Ok(Answer::Forked { .. }) => "forked".into(),
+        Err(Refusal::NotFound(what)) => format!("no {what}"),
+        Err(Refusal::Busy { what, .. }) => format!("{what} is full"),
+        Err(Refusal::Locked) => "locked".into(),
+        Err(Refusal::KeyReused) => "key reused".into(),
+        Err(Refusal::Moved) => "moved".into(),
+        Err(Refusal::Unavailable(_)) => "unavailable".into(),
+        Err(Refusal::Invalid { param, .. }) => format!("invalid {param}"),
+    }
+}
+
+fn again(replayed: bool) -> &'static str {
+    if replayed { " again" } else { "" }
+}
+
+#[test]
+fn nothing_is_answered_or_shown_before_it_is_durable() {
+    check(
+        "activated                        ->
+         create a                         -> index append 1-0 claimed+created
+         submit b slow hello wait=accepted ->
+         saved                            -> a: conversation, open append 1-1 accepted0+attempt0#1
+         watch w 0                        ->
+         saved                            -> b: turn 0 open \"\", w: news attempt, call 0#1
+         say 0 hi                         -> append 1-2 delta0:hi
+         watch w 0                        -> w: news attempt
+         say 0 you                        ->
+         saved                            -> release 1, wake in 20
+         watch w 0                        -> w: news attempt hi
+         end 0                            -> append 1-3 delta0:you+completed0
+         submit c slow more               ->
+         saved                            -> release 1, append 1-4 accepted1+attempt1#1
+         watch w 0                        -> w: news attempt hi|you completed",
+    );
+}
+
+#[test]
+fn a_reply_at_once_is_saved_in_a_single_append() {
+    check(
+        "activated              ->
+         create a               -> index append 1-0 claimed+created
+         saved                  -> a: conversation
+         submit b echo hello    -> answer 0
+         answer 0 hello         -> append 1-1 accepted0+attempt0#1+delta0:hello+completed0
+         submit c echo again    -> answer 1
+         answer 1 again         ->
+         saved                  -> release 1, b: turn 0 completed \"hello\", append 1-2 accepted1+attempt1#1+delta1:again+completed1
+         saved                  -> release 1, c: turn 1 completed \"again\"",
+    );
+}
+
+#[test]
+fn turns_are_answered_in_the_order_in_which_they_came() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         submit c slow two   ->
+         submit d echo three ->
+         saved               -> call 0#1, append 1-2 accepted1+accepted2
+         saved               ->
+         end 0               -> append 1-3 completed0+attempt1#1
+         saved               -> b: turn 0 completed \"\", call 1#1
+         end 1               -> append 1-4 completed1+attempt2#1
+         saved               -> c: turn 1 completed \"\", call 2#1",
+    );
+}
+
+#[test]
+fn a_busy_conversation_does_what_the_turn_asks_for() {
+    check(
+        "activated                           ->
+         create a                            -> index append 1-0 claimed+created
+         saved                               -> a: conversation
+         submit b slow one                   -> open append 1-1 accepted0+attempt0#1
+         saved                               -> call 0#1
+         submit c slow two busy=reject       -> c: locked
+         say 0 hi                            -> append 1-2 delta0:hi
+         saved                               -> release 1
+         submit d slow two busy=interrupt    -> stop call, append 1-3 incomplete0+accepted1+attempt1#1
+         say 0 late                          ->
+         saved                               -> b: turn 0 incomplete \"hi\", call 1#1
+         submit e slow three busy=rollback   -> stop call, append 1-4 undone1+accepted2+attempt2#1
+         saved                               -> d: turn 1 undone \"\", call 2#1",
+    );
+}
+
+#[test]
+fn the_same_key_is_the_same_turn_whenever_it_comes() {
+    check(
+        "activated                        ->
+         create a                         -> index append 1-0 claimed+created
+         saved                            -> a: conversation
+         submit b slow one key=k          -> open append 1-1 accepted0+attempt0#1
+         submit c slow one key=k          ->
+         submit d slow two key=k body=x   -> d: key reused
+         saved                            -> call 0#1
+         end 0                            -> append 1-2 completed0
+         saved                            -> b: turn 0 completed \"\", c: turn 0 completed \"\" again
+         submit e slow one key=k          -> e: turn 0 completed \"\" again
+         add f item key=k                 -> f: key reused
+         restart 2
+         activated                        ->
+         submit g slow one key=k          -> g: turn 0 completed \"\" again",
+    );
+}
+
+#[test]
+fn a_retry_without_a_key_counts_only_where_the_answer_was_lost() {
+    check(
+        "activated                            ->
+         create a                             -> index append 1-0 claimed+created
+         saved                                -> a: conversation
+         submit b slow one                    -> open append 1-1 accepted0+attempt0#1
+         saved                                -> call 0#1
+         submit c slow one retry=yes          ->
+         end 0                                -> append 1-2 completed0
+         saved                                -> b: turn 0 completed \"\", c: turn 0 completed \"\" again
+         submit d slow one retry=yes          -> append 1-3 accepted1+attempt1#1
+         saved                                -> call 1#1
+         end 1                                -> append 1-4 completed1
+         saved                                -> d: turn 1 completed \"\"
+         lost 1                               ->
+         submit e slow one                    -> append 1-5 accepted2+attempt2#1
+         saved                                -> call 2#1
+         end 2                                -> append 1-6 completed2
+         saved                                -> e: turn 2 completed \"\"
+         submit f slow one retry=yes          -> f: turn 1 completed \"\" again
+         wait 600001
+         submit g slow one retry=yes          -> append 1-7 accepted3+attempt3#1",
+    );
+}
+
+#[test]
+fn a_cancelled_turn_ends_now_and_keeps_what_was_shown() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         submit c slow two   ->
+         saved               -> call 0#1, append 1-2 accepted1
+         saved               ->
+         say 0 hi            -> append 1-3 delta0:hi
+         say 0 more          ->
+         cancel x 0          -> stop call
+         saved               -> release 1, append 1-4 cancelled0+attempt1#1
+         saved               -> b: turn 0 cancelled \"hi\", x: turn 0 cancelled \"hi\" again, call 1#1
+         cancel y 0          -> y: turn 0 cancelled \"hi\" again
+         cancel z 7          -> z: no response",
+    );
+}
+
+#[test]
+fn a_fenced_owner_refuses_all_that_it_still_owes_and_stops() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         submit c slow two   ->
+         fenced              -> b: moved, c: moved, stop call, give up unfinished
+         submit d slow three -> d: moved",
+    );
+}
+
+#[test]
+fn an_append_of_unknown_outcome_is_resolved_before_anything_else() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b echo one   -> answer 0
+         answer 0 one        -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
+         unknown             -> read end
+         submit c echo two   -> answer 1
+         answer 1 two        ->
+         not-written         -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
+         unknown             -> read end
+         written             -> release 1, b: turn 0 completed \"one\", append 1-2 accepted1+attempt1#1+delta1:two+completed1",
+    );
+}
+
+#[test]
+fn a_new_owner_continues_behind_what_was_shown() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         saved               -> call 0#1
+         say 0 hi            -> append 1-2 delta0:hi
+         saved               -> release 1
+         restart 2
+         activated           -> append 2-1 attempt0#2
+         watch w 0           -> w: news attempt hi
+         saved               -> call 0#2 behind \"hi\"
+         say-late 0 stale    ->
+         end 0 2             -> append 2-2 completed0
+         saved               -> ",
+    );
+}
+
+#[test]
+fn a_turn_that_crashes_its_conversation_twice_is_failed_and_the_next_one_runs() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         submit c slow two   ->
+         saved               -> call 0#1, append 1-2 accepted1
+         saved               ->
+         restart 1
+         activated           -> append 2-1 attempt0#2
+         saved               -> call 0#2
+         restart 1
+         activated           -> append 3-1 failed0+attempt1#1
+         saved               -> call 1#1",
+    );
+}
+
+#[test]
+fn a_turn_survives_any_deaths_of_its_node() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         saved               -> call 0#1
+         restart 2
+         activated           -> append 2-1 attempt0#2
+         saved               -> call 0#2
+         restart 3
+         activated           -> append 3-1 attempt0#3
+         saved               -> call 0#3",
+    );
+}
+
+#[test]
+fn a_model_gets_its_history_once_it_is_loaded() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b model one  -> open append 1-1 accepted0+attempt0#1
+         saved               -> load history 0
+         history 0           -> call 0#1
+         end 0               -> append 1-2 completed0
+         saved               -> b: turn 0 completed \"\"
+         submit c model two  -> append 1-3 accepted1+attempt1#1
+         saved               -> call 1#1",
+    );
+}
+
+#[test]
+fn strangers_find_nothing() {
+    check(
+        "activated                     ->
+         submit x slow one             -> x: no conversation, ask to close
+         create a                      -> index append 1-0 claimed+created
+         saved                         -> a: conversation
+         submit b slow one by=bob      -> b: no conversation
+         submit c nonesuch one         -> c: invalid model
+         close                         -> closed
+         create d                      -> d: moved",
+    );
+}
+
+#[test]
+fn it_closes_when_nothing_is_open_and_only_then() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         close               -> still busy
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         saved               -> call 0#1
+         close               -> still busy
+         end 0               -> append 1-2 completed0
+         saved               -> b: turn 0 completed \"\"
+         close               -> write not-open, closed",
+    );
+}
+
+#[test]
+fn a_deleted_conversation_ends_what_runs_and_leaves_nothing() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         saved               -> call 0#1
+         watch w 0           -> w: news attempt
+         delete x            -> stop call, b: no response, due append 1-2 deleted
+         saved               -> write unindex, x: done, compact 0 items 0 turns
+         compacted           ->
+         submit c slow two   -> c: no conversation
+         create d            -> d: no conversation",
+    );
+}
+
+#[test]
+fn the_queue_has_a_limit() {
+    let limits = Limits { queue_per_conversation: 2, ..Limits::default() };
+    check_within(
+        limits,
+        "activated                     ->
+         create a                      -> index append 1-0 claimed+created
+         saved                         -> a: conversation
+         submit b slow one node=full   -> b: the node is full
+         submit c slow one             -> open append 1-1 accepted0+attempt0#1
+         submit d slow two             ->
+         submit e slow three           -> e: the conversation's queue is full",
+    );
+}
+
+#[test]
+fn a_turn_that_waited_too_long_is_not_begun() {
+    check(
+        "activated                          ->
+         create a                           -> index append 1-0 claimed+created
+         saved                              -> a: conversation
+         submit b slow one                  -> open append 1-1 accepted0+attempt0#1
+         submit c slow two start-by=1500    ->
+         saved                              -> call 0#1, append 1-2 accepted1
+         saved                              ->
+         wait 600
+         end 0                              -> append 1-3 completed0+failed1
+         saved                              -> b: turn 0 completed \"\", c: turn 1 failed \"\"",
+    );
+}
+
+#[test]
+fn a_reply_over_its_limit_ends_incomplete() {
+    let limits = Limits { reply_bytes: 4, batch_every: Duration::ZERO, ..Limits::default() };
+    check_within(
+        limits,
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         saved               -> call 0#1
+         say 0 abcd          -> append 1-2 delta0:abcd
+         saved               -> release 1
+         say 0 e             -> stop call, append 1-3 delta0:e+incomplete0
+         say 0 f             ->",
+    );
+}
+
+#[test]
+fn waiting_for_the_activation_has_a_limit() {
+    let limits = Limits { waiting_per_conversation: 1, ..Limits::default() };
+    check_within(
+        limits,
+        "create a  ->
+         create b  -> b: the conversation is full
+         close     -> still busy
+         activated -> index append 1-0 claimed+created",
+    );
+}
+
+#[test]
+fn what_is_finished_moves_to_its_lists_after_so_many_entries() {
+    let limits = Limits { compact_after_entries: 3, ..Limits::default() };
+    check_within(
+        limits,
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b echo one   -> answer 0
+         answer 0 one        -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
+         saved               -> release 1, b: turn 0 completed \"one\"
+         submit c slow two   -> open append 1-2 accepted1+attempt1#1
+         saved               -> call 1#1, compact 2 items 1 turns
+         say 1 hi            ->
+         compacted           -> append 1-4 delta1:hi
+         cancel x 0          -> x: read turn 0",
+    );
+}

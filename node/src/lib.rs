@@ -2,5 +2,6 @@
 
 pub mod auth;
 pub mod durations;
+pub mod http;
 pub mod responders;
 pub mod stores;

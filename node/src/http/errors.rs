@@ -6,11 +6,13 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use klatch_actors::Refusal;
+use klatch_actors::responder::ResponderError;
 use klatch_actors::store::StoreError;
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
 use super::wire::field::Wrong;
+use crate::auth::{AuthError, Denied};
 
 /// Waited before a retry where nothing better is known: an owner is found again within a few seconds.
 const RETRY_AFTER_MS: u64 = 500;
@@ -235,6 +237,50 @@ impl From<StoreError> for ApiError {
             StoreError::Fenced(_) | StoreError::Unknown(_) | StoreError::Unavailable(_) => {
                 tracing::warn!(%error, "a read failed");
                 Self::unavailable("the store does not answer")
+            }
+        }
+    }
+}
+
+/// Of a chat completion; a turn fails with it instead, and is stored.
+impl From<ResponderError> for ApiError {
+    fn from(error: ResponderError) -> Self {
+        match error.code.as_str() {
+            "invalid_prompt" => Self::malformed(error.message),
+            "rate_limit_exceeded" => Self::too_many(error.message, RETRY_AFTER_MS),
+            _ => Self::unavailable(error.message),
+        }
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        if denied.is_temporary() {
+            return Self::unavailable("the keys that verify the token are not there yet");
+        }
+        Self::unauthorized(denied.to_string())
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        let message = error.to_string();
+        let unauthorized = |code| Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", Some(code), &*message);
+        match error {
+            AuthError::Invalid { param, problem } => Self::invalid(param, problem),
+            AuthError::WrongCredentials => unauthorized("invalid_credentials"),
+            AuthError::RefreshRefused => unauthorized("invalid_refresh_token"),
+            AuthError::TooManyAttempts { retry_after } | AuthError::Busy { retry_after } => {
+                Self::too_many(message, retry_after.as_millis() as u64)
+            }
+            AuthError::NoSigningKey => {
+                Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("no_signing_key"), message)
+            }
+            AuthError::AccountExists | AuthError::NoAccount => Self::malformed(message),
+            AuthError::Store(source) => Self::from(source),
+            AuthError::Broken(_) => {
+                tracing::error!(error = message, "auth failed");
+                Self::failed()
             }
         }
     }

@@ -10,4 +10,4 @@ pub mod create_response;
 pub mod response;
 pub mod list;
 pub mod events;
-
+pub mod chat;

@@ -110,7 +110,7 @@ impl Node {
         let (actor, _) = Actor::spawn(None, NodeActor, Arguments { surroundings, has_ended }).await?;
         let children = ractor::call!(actor, NodeMessage::Children)?;
         let handle = Handle { gateway: children.gateway, reader, load };
-        children.membership.cast(MembershipMessage::Up)?;
+        ractor::call!(children.membership, MembershipMessage::Up)?;
         let chores = vec![
             tokio::spawn(take_up(handle.clone(), store.clone(), recoveries_at_once)),
             tokio::spawn(expire(handle.clone(), store, retention_ms, clock)),

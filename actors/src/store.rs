@@ -1,14 +1,17 @@
 //! The boundary to durable storage: per conversation one append-only log with a fence, and the lists that compaction
 //! moves finished things to; beside them the rows by which conversations are found.
 //!
-//! All stores pass the contract suite in [`contract`]. A store decides nothing but the fence.
+//! All stores pass the contract suite in `contract`. A store decides nothing but the fence.
+
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
+pub mod memory;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use klatch_protocol::state::{ItemRow, Settled};
-use klatch_protocol::{ClaimToken, ConversationId, Entry, Position, Shard, Turn};
-
+use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Position, Shard, Turn};
 
 pub type Stored<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
@@ -23,7 +26,8 @@ pub struct LogEnd {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Log {
     pub entries: Vec<Entry>,
-    /// Size of the entries after the snapshot, as stored.
+    /// Size of the entries after the snapshot (all of them where there is none), as sealed; what a store adds to them
+    /// is not counted.
     pub tail_bytes: usize,
 }
 
@@ -73,7 +77,7 @@ pub enum StoreError {
 }
 
 pub trait Store: Send + Sync + 'static {
-    /// Adds the entry and answers once it is durable. Refused as fenced unless its position is above the log's last;
+    /// Adds the entry and answers once it is durable. Gaps in `seq` are not the store's affair. Refused as fenced unless its position is above the log's last;
     /// the position 1-0 makes a log and needs that there is none, every other needs that there is one.
     fn append(&self, conversation: ConversationId, entry: Arc<Entry>) -> Stored<'_, ()>;
 
@@ -83,6 +87,7 @@ pub trait Store: Send + Sync + 'static {
     /// Empty where there is no log.
     fn log(&self, conversation: ConversationId) -> Stored<'_, Log>;
 
+    /// See [`Compaction`]. Afterwards the log is its snapshot alone.
     fn compact(&self, conversation: ConversationId, compaction: Compaction) -> Stored<'_, ()>;
 
     /// Rows of the item list with ordinals in `from..to`, at most `limit`, hidden ones included.
@@ -95,12 +100,14 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Stored<'_, Vec<ItemRow>>;
 
-    /// The ordinal of the item in the list that carries this id of the client's own.
+    /// The ordinal of the item in the list that carries this id of the client's own, hidden or not; of several, the
+    /// one that came last.
     fn item_of_client(&self, conversation: ConversationId, client_id: String) -> Stored<'_, Option<u64>>;
 
     /// A turn of the turn list.
     fn turn(&self, conversation: ConversationId, turn: u64) -> Stored<'_, Option<Turn>>;
 
+    /// Rows are sets: one that is there is added again, and one that is not removed, without an error.
     fn index_add(&self, row: IndexRow) -> Stored<'_, ()>;
 
     fn index_remove(&self, row: IndexRow) -> Stored<'_, ()>;
@@ -121,18 +128,34 @@ pub trait Store: Send + Sync + 'static {
     fn open_remove(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()>;
 
     /// At most `limit` rows of the shard, by id, behind `after`.
-    fn open(
-        &self,
-        shard: Shard,
-        after: Option<ConversationId>,
-        limit: usize,
-    ) -> Stored<'_, Vec<ConversationId>>;
+    fn open(&self, shard: Shard, after: Option<ConversationId>, limit: usize) -> Stored<'_, Vec<ConversationId>>;
 
     /// The conversation is to be looked at then, whether it has expired.
     fn due_add(&self, at_ms: u64, conversation: ConversationId) -> Stored<'_, ()>;
 
     fn due_remove(&self, at_ms: u64, conversation: ConversationId) -> Stored<'_, ()>;
 
-    /// Rows due at `now_ms`, oldest first.
+    /// At most `limit` rows due at `now_ms` or before, oldest first.
     fn due(&self, now_ms: u64, limit: usize) -> Stored<'_, Vec<(u64, ConversationId)>>;
+}
+
+/// The fence: whether an entry at this position may follow that end, for stores that must compare themselves.
+pub fn fence(end: Option<Position>, position: Position) -> Result<(), StoreError> {
+    let allowed = match end {
+        Some(end) => position > end,
+        None => position == Position::default().claim(),
+    };
+    if allowed { Ok(()) } else { Err(StoreError::Fenced(end)) }
+}
+
+/// Whether it is the snapshot that a log may begin with.
+pub fn is_snapshot(entry: &Entry) -> bool {
+    matches!(entry.events.as_slice(), [Event::Snapshot(_)])
+}
+
+/// What [`Settled::hide`] makes of a row: of one in the list, or of none, where the item is inherited and only masked
+/// here. The first deletion counts, since children see their prefix as it was.
+pub fn hidden(row: Option<ItemRow>, ordinal: u64, version: u64, keep: bool) -> ItemRow {
+    let row = row.unwrap_or(ItemRow { ordinal, client_id: None, body: None, hidden_at: None });
+    ItemRow { body: row.body.filter(|_| keep), hidden_at: row.hidden_at.or(Some(version)), ..row }
 }

@@ -1,7 +1,12 @@
 //! The node: HTTP edge, auth, stores, responders, metrics, configuration. The program `klatch` is this crate's `main`.
 
 pub mod auth;
+pub mod cli;
+pub mod config;
 pub mod durations;
 pub mod http;
+pub mod ops;
 pub mod responders;
+pub mod serve;
 pub mod stores;
+pub mod telemetry;

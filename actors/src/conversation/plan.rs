@@ -431,11 +431,20 @@ impl<R> Serving<R> {
         if turn >= self.state.next_turn || self.state.dropped_turns.contains(&turn) {
             return self.reply(reply, Err(Refusal::NotFound("response")));
         }
+        if self.is_nothing_else() {
+            return self.delete(now_ms, reply);
+        }
         if self.state.open.iter().any(|open| open.accepted.turn == turn) {
             self.stop_running(now_ms, turn, Outcome::Cancelled { keep: false });
         }
         self.stage(now_ms, Event::ResponseDeleted { turn });
         self.owe(reply, Answer::Done);
+    }
+
+    /// A conversation that was made for one response goes with it: nobody could ever find what would be left.
+    fn is_nothing_else(&self) -> bool {
+        let implicit = self.state.created.as_ref().is_some_and(|created| !created.explicit);
+        implicit && self.state.next_turn == 1 && self.state.shared_before == 0 && self.state.parent.is_none()
     }
 
     fn delete(&mut self, now_ms: u64, reply: Option<R>) {

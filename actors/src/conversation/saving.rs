@@ -45,11 +45,13 @@ impl<R> Serving<R> {
             at_ms: staged.at_ms.unwrap_or(now_ms),
             events: staged.events,
         });
+        // One that was deleted in the same breath is over too, and those who wait for it must hear so.
+        let gone = Mark { ended: true, ..Mark::default() };
         let over = entry.events.iter().filter_map(|event| match event {
-            Event::TurnEnded { turn, .. } => self.state.turns.get(turn),
+            Event::TurnEnded { turn, .. } => Some((*turn, self.state.turns.get(turn).map_or(gone, Turn::mark))),
             _ => None,
         });
-        let marks = self.state.open.iter().chain(over).map(|turn| (turn.accepted.turn, turn.mark())).collect();
+        let marks = self.state.open.iter().map(|turn| (turn.accepted.turn, turn.mark())).chain(over).collect();
         let (before, after): (Vec<Row>, Vec<Row>) =
             staged.rows.into_iter().partition(|row| !matches!(row, Row::Unindex(_) | Row::NotOpen));
         self.saving = Saving::Append(InFlight {

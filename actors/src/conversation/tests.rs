@@ -72,6 +72,9 @@ impl World {
         match words[0] {
             "activated" => Input::Activated(Box::new(self.found())),
             "create" => ask(Request::Create(Box::new(created(option("key"))))),
+            "create-implicit" => {
+                ask(Request::Create(Box::new(Created { explicit: false, ..created(option("key")) })))
+            }
             "submit" => Input::Asked {
                 request: Request::Submit(Box::new(submit(&words, option))),
                 reply: Some(words[1].to_owned()),
@@ -79,6 +82,7 @@ impl World {
             },
             "add" => ask(Request::AddItems { caller: caller("ann"), items: vec![item(words[2])], key: key(option("key")) }),
             "cancel" => ask(Request::Cancel { caller: caller("ann"), turn: number(2) }),
+            "drop" => ask(Request::DeleteResponse { caller: caller("ann"), turn: number(2) }),
             "delete" => ask(Request::Delete { caller: caller("ann") }),
             "watch" => ask(Request::Watch { caller: caller("ann"), turn: number(2), have: Mark::default(), bytes_max: 999 }),
             "lost" => Input::Asked { request: Request::Undelivered { turn: number(1) }, reply: None, admitted: true },
@@ -256,6 +260,7 @@ fn show_event(event: &Event) -> String {
         Event::ToolCall { turn, .. } => format!("call{turn}"),
         Event::TurnEnded { turn, outcome, .. } => format!("{}{turn}", show_outcome(outcome)),
         Event::ItemsAdded { .. } => "added".into(),
+        Event::ResponseDeleted { turn } => format!("dropped{turn}"),
         Event::Deleted => "deleted".into(),
         other => format!("{other:?}"),
     }
@@ -671,5 +676,29 @@ fn what_is_finished_moves_to_its_lists_after_so_many_entries() {
          say 1 hi            ->
          compacted           -> append 1-4 delta1:hi
          cancel x 0          -> x: read turn 0",
+    );
+}
+
+#[test]
+fn a_deleted_response_leaves_its_conversation_unless_that_was_made_for_it() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         saved               -> call 0#1
+         drop x 0            -> stop call, append 1-2 undone0+dropped0
+         saved               -> x: done, b: no response
+         drop y 0            -> y: no response",
+    );
+    check(
+        "activated           ->
+         create-implicit a   -> append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b echo one   -> answer 0
+         answer 0 one        -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
+         saved               -> release 1, b: turn 0 completed \"one\"
+         drop x 0            -> stop call, due append 1-2 deleted
+         saved               -> write unindex, x: done, compact 0 items 0 turns",
     );
 }

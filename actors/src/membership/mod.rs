@@ -4,14 +4,14 @@
 
 pub mod decide;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::gateway::GatewayMessage;
 use decide::{Member, Status, View};
 
 pub enum MembershipMessage {
-    /// This node's ports are open: it can own shards.
-    Up,
+    /// This node can own shards. Answered once the gateway has been told, so what is asked later finds it up.
+    Up(RpcReplyPort<()>),
     /// This node gives everything away.
     Leave,
 }
@@ -47,7 +47,10 @@ impl Actor for MembershipActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            MembershipMessage::Up => state.set(Status::Up),
+            MembershipMessage::Up(reply) => {
+                state.set(Status::Up)?;
+                Ok(reply.send(())?)
+            }
             MembershipMessage::Leave => state.set(Status::Leaving),
         }
     }

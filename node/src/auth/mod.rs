@@ -87,8 +87,7 @@ impl Auth {
         data_dir: Option<&Path>,
         clock: Clock,
     ) -> Result<Self, AuthConfigError> {
-        let passwords = Passwords::new().map_err(|e| AuthConfigError::new("signing_keys", e.to_string()))?;
-        Self::build(options, records, data_dir, clock, passwords)
+        Self::build(options, records, data_dir, clock, Passwords::default())
     }
 
     fn build(

@@ -22,6 +22,8 @@ const LANES: u32 = 1;
 /// Passwords that may wait for their turn, per one being hashed: about a second of waiting.
 const WAITING_PER_LANE: usize = 16;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Protects nothing: that hash is of no account.
+const NOBODYS_SALT: &[u8; 16] = b"salt of nobody's";
 pub const PASSWORD_CHARS_MIN: usize = 8;
 /// Longer ones are files pasted by mistake.
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
@@ -34,20 +36,23 @@ pub struct Passwords {
     nobody: String,
 }
 
-impl Passwords {
-    pub fn new() -> Result<Self, AuthError> {
+impl Default for Passwords {
+    fn default() -> Self {
         let lanes = available_parallelism().map_or(1, NonZero::get).div_ceil(2);
         Self::with(MEMORY_KIB, PASSES, lanes)
     }
+}
 
-    /// Anything cheaper than [`Passwords::new`] is for tests.
-    pub fn with(memory_kib: u32, passes: u32, lanes: usize) -> Result<Self, AuthError> {
-        let broken = |_| AuthError::Broken("the parameters of argon2id are out of range");
-        let params = Params::new(memory_kib, passes, LANES, None).map_err(broken)?;
-        let nobody = hash(&params, b"nobody")?;
+impl Passwords {
+    /// Anything cheaper than the default is for tests.
+    pub fn with(memory_kib: u32, passes: u32, lanes: usize) -> Self {
+        let params = Params::new(memory_kib, passes, LANES, None).expect("the constants are in argon2's range");
+        let nobody: PasswordHash = argon2id(&params)
+            .hash_password_with_salt(b"nobody", NOBODYS_SALT)
+            .expect("argon2 takes a salt of 16 bytes and a short password");
         let running = Arc::new(Semaphore::new(lanes));
         let waiting = Arc::new(Semaphore::new(lanes * (WAITING_PER_LANE + 1)));
-        Ok(Self { params, running, waiting, nobody })
+        Self { params, running, waiting, nobody: nobody.to_string() }
     }
 
     /// The hash to store, with its salt and parameters.
@@ -93,9 +98,12 @@ pub fn check_length(password: &Secret) -> Result<(), AuthError> {
 
 fn hash(params: &Params, password: &[u8]) -> Result<String, AuthError> {
     let broken = |_| AuthError::Broken("argon2id failed");
-    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
-    let hash: PasswordHash = argon2.hash_password(password).map_err(broken)?;
+    let hash: PasswordHash = argon2id(params).hash_password(password).map_err(broken)?;
     Ok(hash.to_string())
+}
+
+fn argon2id(params: &Params) -> Argon2<'static> {
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
 }
 
 fn is_password_of(password: &Secret, stored: &str) -> Result<bool, AuthError> {
@@ -108,7 +116,7 @@ mod tests {
     use super::*;
 
     fn cheap() -> Passwords {
-        Passwords::with(8, 1, 2).unwrap()
+        Passwords::with(8, 1, 2)
     }
 
     #[tokio::test]
@@ -128,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_stored_form_names_the_recommended_parameters_for_accounts_and_for_nobody() {
-        let passwords = Passwords::new().unwrap();
+        let passwords = Passwords::default();
         assert!(passwords.nobody.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", passwords.nobody);
     }
 
@@ -145,7 +153,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_fit_into_the_queue_is_refused_as_busy() {
-        let passwords = Passwords::with(8, 1, 1).unwrap();
+        let passwords = Passwords::with(8, 1, 1);
         let _running = passwords.running.clone().acquire_owned().await.unwrap();
         let _waiting = passwords.waiting.clone().try_acquire_many_owned(1 + WAITING_PER_LANE as u32).unwrap();
         let said = passwords.verify(&Secret::new("x"), None).await;

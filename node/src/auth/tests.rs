@@ -35,7 +35,7 @@ impl Node {
             Arc::new(MemoryRecords::default()),
             Some(folder.path()),
             Arc::new(move || clock.load(Ordering::SeqCst)),
-            Passwords::with(8, 1, 2).unwrap(),
+            Passwords::with(8, 1, 2),
         );
         Self { auth: Arc::new(auth.unwrap()), now_ms, folder }
     }

@@ -227,6 +227,17 @@ async fn a_reuse_beside_a_rotation_leaves_no_family() {
     assert_eq!(s.families().await, 0);
 }
 
+#[tokio::test]
+async fn a_login_that_is_logged_out_while_it_is_refreshed_gives_no_token() {
+    let s = setting().await;
+    let token = s.login().await;
+    let sessions = Sessions::new(Arc::new(Slow(s.records.clone())), s.accounts.clone(), TTL);
+    let (refreshed, ended) = tokio::join!(sessions.refresh(&token, 1), s.sessions.end(&token));
+    ended.unwrap();
+    assert_eq!(refreshed.err(), Some(AuthError::RefreshRefused));
+    assert_eq!(s.families().await, 0);
+}
+
 proptest! {
     #[test]
     fn no_text_is_a_token_by_accident_or_panics(text in ".*", tail in "[A-Za-z0-9_-]{70,80}") {

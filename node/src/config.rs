@@ -1,0 +1,190 @@
+//! The whole configuration of a node: what the modules own, put together, read once at start.
+//!
+//! The command line wins over the environment (`KLATCH_` and the option's name in capitals), and that over the TOML
+//! file. Nothing here opens a port or a store: [`check`] does that, for `klatch serve --check`.
+//!
+//! The doc comments of the fields are what `--print-config` prints beside the values.
+
+pub mod check;
+mod comments;
+mod limits;
+mod print;
+mod refusal;
+mod retention;
+mod sources;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use limits::{LimitOptions, TenantLimits};
+pub use print::{changed, print};
+pub use refusal::ConfigRefused;
+pub use retention::RetentionOptions;
+pub use sources::{OPTIONS, Sources, misspelt};
+
+use crate::auth::AuthOptions;
+use crate::responders::ResponderOptions;
+use crate::telemetry::LogOptions;
+
+const DATA_FOLDER: &str = "./klatch-data";
+
+/// Balancers in front keep idle connections for 20 s (see `nginx/`) and ask for readiness every 2 s.
+const LAG_BEHIND_A_BALANCER: Duration = Duration::from_secs(25);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of this node, one of its own within a cluster. By default the host's, which in a StatefulSet is the pod's.
+    pub node_name: String,
+    /// Address and port of the public API and the chat page. Loopback by default: whoever opens it to others decides
+    /// that.
+    #[serde(deserialize_with = "address")]
+    pub http_addr: SocketAddr,
+    /// Address and port of metrics, probes and cluster state. Answers everyone who reaches it: keep it inside.
+    #[serde(deserialize_with = "address")]
+    pub ops_addr: SocketAddr,
+    /// Where conversations and accounts are kept: `file:FOLDER` is the embedded store of a single node; `memory:` is
+    /// for tests and forgets them. Keys and the admin socket are in the folder too; of `memory:FOLDER` they are all.
+    pub store: String,
+    /// How long a node that is told to stop goes on accepting, so that balancers notice first. Make it longer than
+    /// they keep idle connections. By default 0s where http_addr is loopback, since nothing balances there, else 25s.
+    #[serde(with = "optional_duration")]
+    pub drain_lag: Option<Duration>,
+    /// How long a node that stops then waits for answers and streams in flight; what is still open is handed off.
+    #[serde(with = "crate::durations")]
+    pub drain_timeout: Duration,
+    /// What answers, by the name that requests give as `model`. `eliza` and `echo` are there unless named here.
+    pub responder: Vec<ResponderOptions>,
+    pub log: LogOptions,
+    pub auth: AuthOptions,
+    pub limits: LimitOptions,
+    pub retention: RetentionOptions,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node_name: host_name(),
+            http_addr: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            ops_addr: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            store: format!("file:{DATA_FOLDER}"),
+            drain_lag: None,
+            drain_timeout: Duration::from_secs(60),
+            responder: Vec::new(),
+            log: LogOptions::default(),
+            auth: AuthOptions::default(),
+            limits: LimitOptions::default(),
+            retention: RetentionOptions::default(),
+        }
+    }
+}
+
+/// Which store, without what it needs to be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    File(PathBuf),
+    /// The folder holds keys and the admin socket.
+    Memory(PathBuf),
+}
+
+impl Config {
+    /// Reads the world once. The error names the key, where it was set and what would be right.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigRefused> {
+        let table = sources.merged()?;
+        let mut config: Self = serde_path_to_error::deserialize(toml::Value::Table(table))
+            .map_err(|wrong| ConfigRefused::from_serde(&wrong, sources))?;
+        config.refuse_contradictions().map_err(|refused| refused.set_in(sources))?;
+        config.drain_lag = Some(config.drain_lag());
+        Ok(config)
+    }
+
+    pub fn store_kind(&self) -> Result<StoreKind, ConfigRefused> {
+        match self.store.split_once(':') {
+            Some(("file", path)) if !path.is_empty() => Ok(StoreKind::File(PathBuf::from(path))),
+            Some(("memory", "")) => Ok(StoreKind::Memory(PathBuf::from(DATA_FOLDER))),
+            Some(("memory", path)) => Ok(StoreKind::Memory(PathBuf::from(path))),
+            Some(_) | None => Err(ConfigRefused::new(
+                "store",
+                format!(
+                    "`{}` is not a store of this build: `file:FOLDER` (embedded, one node) and `memory:` (for tests) are",
+                    print::without_password(&self.store)
+                ),
+            )),
+        }
+    }
+
+    /// Where keys, the admin socket and the embedded store are.
+    pub fn data_folder(&self) -> Result<PathBuf, ConfigRefused> {
+        self.store_kind().map(|kind| match kind {
+            StoreKind::File(folder) | StoreKind::Memory(folder) => folder,
+        })
+    }
+
+    /// Whether there are keys to sign and verify with: a node without makes its own at its first start.
+    pub fn has_keys(&self) -> bool {
+        let named = !self.auth.signing_keys.is_empty() || self.auth.hs256_secret_file.is_some();
+        named || self.data_folder().is_ok_and(|folder| folder.join("keys").is_dir())
+    }
+
+    pub fn drain_lag(&self) -> Duration {
+        let default = if self.http_addr.ip().is_loopback() { Duration::ZERO } else { LAG_BEHIND_A_BALANCER };
+        self.drain_lag.unwrap_or(default)
+    }
+
+    fn refuse_contradictions(&self) -> Result<(), ConfigRefused> {
+        self.store_kind()?;
+        if self.node_name.is_empty() {
+            return Err(ConfigRefused::new("node_name", "is empty: a name of its own, such as klatch-0, would do"));
+        }
+        if self.http_addr == self.ops_addr && self.http_addr.port() != 0 {
+            return Err(ConfigRefused::new("ops_addr", "is http_addr too: the two need a port each"));
+        }
+        self.log.refuse_contradictions()?;
+        self.auth.check()?;
+        self.limits.refuse_contradictions()?;
+        self.retention.refuse_contradictions()
+    }
+}
+
+/// The file's text, or why it cannot be read.
+pub fn read_file(path: &Path) -> Result<String, ConfigRefused> {
+    std::fs::read_to_string(path)
+        .map_err(|error| ConfigRefused::new("config", format!("{} cannot be read: {error}", path.display())))
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "`{text}` is not an address: an IP address and a port are, such as 127.0.0.1:8080 or [::]:8080"
+        ))
+    })
+}
+
+/// A duration that has no value of its own until it is set.
+mod optional_duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Text(#[serde(with = "crate::durations")] Duration);
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(Text).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Text>::deserialize(deserializer)?.map(|Text(duration)| duration))
+    }
+}
+
+#[cfg(test)]
+mod tests;

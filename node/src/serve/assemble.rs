@@ -1,0 +1,109 @@
+//! The one place where the modules meet: store, auth, responders, conversations and edge, made from the configuration.
+//!
+//! What it starts runs until the program ends: auth's upkeep, the admin socket, and the owner of the actors' root.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use axum::Router;
+use klatch_actors::{Node, NodeOptions, Store};
+use tokio::sync::oneshot;
+
+use super::{HandOff, Parts};
+use crate::auth::{Auth, admin};
+use crate::config::{Config, ConfigRefused, StoreKind};
+use crate::responders;
+use crate::stores::{self, Opened};
+
+pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Result<Parts> {
+    let folder = config.data_folder()?;
+    make_folder(&folder)?;
+    let stores = open_stores(config).await?;
+    let auth = Auth::open(&config.auth, stores.records.clone(), Some(&folder)).map_err(ConfigRefused::from)?;
+    let auth = Arc::new(auth);
+    let socket =
+        admin::bind(&folder).with_context(|| format!("cannot open {}", folder.join(admin::SOCKET).display()))?;
+    let without_accounts = auth.list_accounts(None).await.context("cannot read the accounts")?.is_empty();
+    let node = start_node(config, incarnation, stores.store.clone()).await?;
+    let handle = node.handle();
+    tokio::spawn(auth.clone().upkeep());
+    tokio::spawn(admin::serve(auth.clone(), socket));
+    let (hand_off, fault) = own(node);
+    Ok(Parts {
+        routes: Router::new(),
+        status: Arc::new(move || {
+            let handle = handle.clone();
+            Box::pin(async move { handle.status().await })
+        }),
+        reload: Arc::new(move || reload(&auth)),
+        hand_off,
+        flush: Box::new(move || Box::pin(async move { stores.close().await })),
+        fault: Box::pin(async move {
+            // Without a sender the node was handed off, and has no fault any more.
+            if fault.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }),
+        without_accounts,
+    })
+}
+
+/// Nobody else has any business there: it holds keys.
+fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.with_context(|| format!("cannot make the data folder {}", folder.display()))
+}
+
+async fn open_stores(config: &Config) -> anyhow::Result<Opened> {
+    let address = match config.store_kind()? {
+        // Its folder is none of the store's.
+        StoreKind::Memory(_) => "memory:",
+        StoreKind::File(_) => &config.store,
+    };
+    Ok(stores::open(address).await?)
+}
+
+async fn start_node(config: &Config, incarnation: u64, store: Arc<dyn Store>) -> anyhow::Result<Node> {
+    let responders = responders::build(&config.responder).map_err(ConfigRefused::from)?;
+    let mut options = NodeOptions::new(config.node_name.as_str(), incarnation, store, Arc::new(responders));
+    options.limits = config.limits.runtime();
+    options.retention_ms = config.retention.conversations_after_ms();
+    Node::start(options).await.map_err(|error| anyhow!("the conversations cannot be started: {error}"))
+}
+
+/// A task owns the node: it ends when it is handed off, or by a fault.
+fn own(mut node: Node) -> (HandOff, oneshot::Receiver<()>) {
+    let (hand_off, asked) = oneshot::channel::<(Duration, oneshot::Sender<()>)>();
+    let (fault, faults) = oneshot::channel();
+    tokio::spawn(async move {
+        tokio::select! {
+            // Nobody listens any more once the program ends.
+            () = node.ended() => drop(fault.send(())),
+            Ok((time, done)) = asked => {
+                let open = node.drain(time).await;
+                tracing::info!(turns.open = open, "the conversations are put away");
+                let _ = done.send(());
+            }
+        }
+    });
+    let hand_off: HandOff = Box::new(move |time| {
+        Box::pin(async move {
+            let (done, is_done) = oneshot::channel();
+            // A node that has ended by itself has nothing to put away.
+            let _ = hand_off.send((time, done));
+            let _ = is_done.await;
+        })
+    });
+    (hand_off, faults)
+}
+
+/// Keys that cannot be read change nothing.
+fn reload(auth: &Auth) {
+    match auth.reload() {
+        Ok(changed) => tracing::info!(keys.changed = changed, "read the keys again"),
+        Err(error) => tracing::error!(error = %ConfigRefused::from(error), "the keys cannot be read again"),
+    }
+}

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands: installs what is missing, then runs every check and every test.
+#
+#   ./test.sh            all of it
+#   ./test.sh STEP…      some of it: lint unit clients fuzz readme
+set -euo pipefail
+cd "$(dirname "$0")"
+export RUST_BACKTRACE=0
+
+say() { printf '\n== %s\n' "$*"; }
+
+# A step that cannot run fails: nothing is skipped silently.
+die() { printf 'test.sh: %s\n' "$*" >&2; exit 1; }
+
+# Debian packages by the command that shows that they are there: `package:command`.
+debian() {
+  local missing=() pair
+  for pair in "$@"; do
+    command -v "${pair#*:}" >/dev/null || missing+=("${pair%%:*}")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  command -v apt-get >/dev/null || die "please install: ${missing[*]}"
+  local root=()
+  [ "$(id -u)" -eq 0 ] || root=(sudo)
+  say "installing ${missing[*]}"
+  "${root[@]}" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+cargo_tool() {
+  command -v "$1" >/dev/null || { say "installing $1"; cargo install --locked --quiet "$1"; }
+}
+
+lint() {
+  say "format, lints, licences"
+  cargo fmt --all --check
+  cargo clippy --locked --workspace --all-targets -- -D warnings
+  cargo_tool cargo-deny
+  # The advisory database is fetched, where the network allows; licences, bans and sources need none.
+  cargo deny --offline --log-level error check licenses bans sources
+  if cargo deny --log-level error fetch db 2>/dev/null; then
+    cargo deny --log-level error check advisories
+  else
+    echo "advisories: the database cannot be reached from here"
+  fi
+}
+
+unit() {
+  say "unit and integration tests"
+  debian curl:curl
+  cargo build --locked --workspace
+  cargo test --locked --workspace
+}
+
+# The Python and JavaScript clients live in folders of their own, made again when their lists change.
+clients() {
+  say "real clients against a real node"
+  debian python3:python3 python3-venv:python3 nodejs:node npm:npm
+  cargo build --locked --workspace
+  local venv=target/venv stamp
+  stamp=$(sha256sum tests/clients/requirements.txt | cut -c1-16)
+  if [ ! -e "$venv/$stamp" ]; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+    touch "$venv/$stamp"
+  fi
+  (cd tests/clients && npm ci --silent --no-audit --no-fund)
+  target/debug/with-node "$venv/bin/pytest" -q -p no:cacheprovider tests/clients
+  target/debug/with-node npm --prefix tests/clients test
+}
+
+fuzz() {
+  say "fuzzing, briefly"
+  debian g++:g++
+  cargo_tool cargo-fuzz
+  local target
+  for target in envelope ids request; do
+    # Coverage needs an unstable compiler flag; the sanitizers, which need a nightly, are left off.
+    (cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . --sanitizer none "$target" -- \
+      -max_total_time="${FUZZ_SECONDS:-15}" -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1)
+  done
+}
+
+readme() {
+  say "the commands of the README"
+  debian python3:python3 curl:curl
+  cargo build --locked --release
+  python3 tests/readme.py
+}
+
+for step in "${@:-lint unit clients fuzz readme}"; do
+  for one in $step; do
+    case $one in
+      lint | unit | clients | fuzz | readme) "$one" ;;
+      *) die "there is no step $one: lint unit clients fuzz readme" ;;
+    esac
+  done
+done
+say "all passed"

@@ -4,8 +4,8 @@
 //! request. Keeps nothing that a client could miss: a node that dies takes connections with it, and no turn. Decides nothing about conversations, and
 //! speaks to no store but through the reader.
 
-mod wire;
-mod errors;
+pub mod wire;
+pub mod errors;
 mod options;
 mod edge;
 mod observe;
@@ -26,7 +26,7 @@ mod responses;
 mod models;
 mod chat;
 mod sessions;
-mod openapi;
+pub mod openapi;
 pub mod metrics;
 #[cfg(test)]
 mod tests;

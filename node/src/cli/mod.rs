@@ -28,7 +28,7 @@ pub struct Cli {
 enum Command {
     /// Run a node (the default)
     Serve(serve::ServeArgs),
-    /// Talk in a terminal, or send stdin as one message and get the answer on stdout
+    /// Talk to a node from a terminal
     Chat(chat::ChatArgs),
     /// Change the accounts of a running node
     User(user::UserArgs),

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use axum::Router;
+use klatch_actors::responder::Responders;
 use klatch_actors::{Node, NodeOptions, Store};
 use tokio::sync::oneshot;
 
 use super::{HandOff, Parts};
 use crate::auth::{Auth, admin};
 use crate::config::{Config, ConfigRefused, StoreKind};
+use crate::http::{self, Edge};
 use crate::responders;
 use crate::stores::{self, Opened};
 
@@ -27,13 +28,15 @@ pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Resul
     let socket =
         admin::bind(&folder).with_context(|| format!("cannot open {}", folder.join(admin::SOCKET).display()))?;
     let without_accounts = auth.list_accounts(None).await.context("cannot read the accounts")?.is_empty();
-    let node = start_node(config, incarnation, stores.store.clone()).await?;
+    let responders = Arc::new(responders::build(&config.responder).map_err(ConfigRefused::from)?);
+    let node = start_node(config, incarnation, stores.store.clone(), responders.clone()).await?;
     let handle = node.handle();
+    let edge = Edge::new(handle.clone(), responders, auth.clone(), config.limits.edge());
     tokio::spawn(auth.clone().upkeep());
     tokio::spawn(admin::serve(auth.clone(), socket));
     let (hand_off, fault) = own(node);
     Ok(Parts {
-        routes: Router::new(),
+        routes: http::router(edge),
         status: Arc::new(move || {
             let handle = handle.clone();
             Box::pin(async move { handle.status().await })
@@ -66,9 +69,13 @@ async fn open_stores(config: &Config) -> anyhow::Result<Opened> {
     Ok(stores::open(address).await?)
 }
 
-async fn start_node(config: &Config, incarnation: u64, store: Arc<dyn Store>) -> anyhow::Result<Node> {
-    let responders = responders::build(&config.responder).map_err(ConfigRefused::from)?;
-    let mut options = NodeOptions::new(config.node_name.as_str(), incarnation, store, Arc::new(responders));
+async fn start_node(
+    config: &Config,
+    incarnation: u64,
+    store: Arc<dyn Store>,
+    responders: Arc<Responders>,
+) -> anyhow::Result<Node> {
+    let mut options = NodeOptions::new(config.node_name.as_str(), incarnation, store, responders);
     options.limits = config.limits.runtime();
     options.retention_ms = config.retention.conversations_after_ms();
     Node::start(options).await.map_err(|error| anyhow!("the conversations cannot be started: {error}"))

@@ -3,3 +3,4 @@
 mod exactly_once;
 mod invariants;
 mod responders;
+mod store_crash;

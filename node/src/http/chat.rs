@@ -57,12 +57,12 @@ pub async fn create(
     let head = Head { id: chat_id(conversation), created: now_ms() / 1_000, model: chat.model.clone() };
     let mut reply = responder.respond(ask(conversation, &chat));
     if !chat.stream {
-        let whole = tokio::time::timeout(edge.options.wait_max, collect(&mut reply)).await;
+        let whole = tokio::time::timeout(edge.options.limits.wait_max, collect(&mut reply)).await;
         let late = |_| ApiError::unavailable("the model takes longer than a request may wait");
         return Ok(Json(completion(head, whole.map_err(late)??)).into_response());
     }
     // A refusal before the first word can still be told with a status.
-    let first = tokio::time::timeout(edge.options.wait_max, reply.next()).await;
+    let first = tokio::time::timeout(edge.options.limits.wait_max, reply.next()).await;
     let first = first.map_err(|_| ApiError::unavailable("the model does not begin to answer"))?.transpose()?;
     let chunks = Chunks {
         head,
@@ -71,7 +71,7 @@ pub async fn create(
         calls: 0,
         begun: false,
         over: false,
-        keep_alive: edge.options.keep_alive,
+        keep_alive: edge.options.limits.keep_alive,
         _permit: permit,
     };
     let frames = futures::stream::unfold(chunks, |mut chunks| async move {

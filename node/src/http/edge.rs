@@ -28,7 +28,7 @@ pub struct Shared {
 
 impl Edge {
     pub fn new(handle: Handle, responders: Arc<Responders>, auth: Arc<Auth>, options: EdgeOptions) -> Self {
-        let chats = Arc::new(Semaphore::new(options.chat_completions_at_once.min(Semaphore::MAX_PERMITS)));
+        let chats = Arc::new(Semaphore::new(options.limits.chat_completions_at_once.min(Semaphore::MAX_PERMITS)));
         let (rates, started) = (Mutex::default(), Instant::now());
         Self(Arc::new(Shared { handle, responders, auth, options, chats, rates, started }))
     }

@@ -17,6 +17,9 @@ use crate::auth::{AuthError, Denied};
 /// Waited before a retry where nothing better is known: an owner is found again within a few seconds.
 const RETRY_AFTER_MS: u64 = 500;
 
+/// The one queue that a client fills by itself; every other that is full is the node's.
+const CLIENTS_OWN_QUEUE: &str = "the conversation's queue";
+
 pub const RETRY_AFTER_MS_HEADER: HeaderName = HeaderName::from_static("retry-after-ms");
 pub const SHOULD_RETRY_HEADER: HeaderName = HeaderName::from_static("x-should-retry");
 
@@ -217,7 +220,8 @@ impl From<Refusal> for ApiError {
                 Self { should_retry: Some(false), ..error }
             }
             Refusal::KeyReused => Self::key_reused(),
-            Refusal::Busy { retry_after_ms, .. } => Self::too_many(message, retry_after_ms),
+            Refusal::Busy { what: CLIENTS_OWN_QUEUE, retry_after_ms } => Self::too_many(message, retry_after_ms),
+            Refusal::Busy { retry_after_ms, .. } => Self::unavailable(message).retry_after(retry_after_ms),
             Refusal::Moved => Self::unavailable("the conversation is moving to another node"),
             Refusal::Unavailable(why) => {
                 tracing::warn!(why, "a conversation did not answer");
@@ -306,7 +310,8 @@ mod tests {
         assert_eq!(status(Refusal::Invalid { param: "x", message: "y".into() }), 400);
         assert_eq!(status(Refusal::Locked), 409);
         assert_eq!(status(Refusal::KeyReused), 422);
-        assert_eq!(status(Refusal::Busy { what: "the queue", retry_after_ms: 1 }), 429);
+        assert_eq!(status(Refusal::Busy { what: "the conversation's queue", retry_after_ms: 1 }), 429);
+        assert_eq!(status(Refusal::Busy { what: "the node", retry_after_ms: 1 }), 503);
         assert_eq!(status(Refusal::Moved), 503);
         assert_eq!(status(Refusal::Unavailable("?".into())), 503);
     }

@@ -74,7 +74,7 @@ impl<T: DeserializeOwned> FromRequest<Edge> for SentOrNothing<T> {
 async fn read<T: DeserializeOwned>(request: Request, edge: &Edge, may_be_empty: bool) -> Result<Sent<T>, ApiError> {
     let (parts, body) = request.into_parts();
     let caller = known_caller(&parts)?;
-    let bytes = read_body(body, edge.options.body_bytes, edge.options.body_timeout).await?;
+    let bytes = read_body(body, edge.options.limits.body_bytes, edge.options.limits.body_timeout).await?;
     let path = parts.uri.path();
     let identity = Identity::new(&caller.tenant, &parts.method, path, &parts.headers, &bytes)?;
     let body = match may_be_empty && bytes.is_empty() {
@@ -91,7 +91,7 @@ async fn read<T: DeserializeOwned>(request: Request, edge: &Edge, may_be_empty: 
 pub async fn read_json<T: DeserializeOwned>(request: Request, edge: &Edge) -> Result<T, ApiError> {
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
-    parse(&read_body(body, edge.options.body_bytes, edge.options.body_timeout).await?)
+    parse(&read_body(body, edge.options.limits.body_bytes, edge.options.limits.body_timeout).await?)
 }
 
 async fn read_body(body: Body, bytes_max: usize, timeout: Duration) -> Result<Bytes, ApiError> {

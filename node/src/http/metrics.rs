@@ -49,7 +49,7 @@ pub fn stream_cut() {
 pub struct OpenStream(());
 
 impl OpenStream {
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         gauge!(STREAMS_OPEN).increment(1);
         Self(())
     }

@@ -39,7 +39,7 @@ use utoipa_axum::routes;
 
 pub use self::edge::Edge;
 pub use self::errors::ApiError;
-pub use self::options::{EdgeOptions, TenantOptions};
+pub use self::options::EdgeOptions;
 
 /// All public routes, and an answer in the API's shape to every other.
 pub fn router(edge: Edge) -> Router {

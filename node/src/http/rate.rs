@@ -28,9 +28,11 @@ pub struct Grant {
 }
 
 impl Rates {
-    /// Takes one request out of the tenant's bucket, if it has one.
-    pub fn take(&mut self, tenant: &Arc<str>, per_minute: u32, now: Duration) -> Grant {
-        let limit = per_minute.max(1);
+    /// Takes one request out of the tenant's bucket, if it has one. A limit of 0 lets nobody in.
+    pub fn take(&mut self, tenant: &Arc<str>, limit: u32, now: Duration) -> Grant {
+        if limit == 0 {
+            return Grant { limit, remaining: 0, reset: MINUTE, wait: Some(MINUTE) };
+        }
         let each = MINUTE / limit;
         let full_at = self.full_at.get(tenant).copied().unwrap_or_default().max(now);
         let after = full_at + each;

@@ -72,7 +72,7 @@ pub fn tell(edge: &Edge, reading: Reading) -> Response {
         cursor: Cursor::default(),
         question: None,
         finished: false,
-        _open: metrics::OpenStream::new(),
+        _open: metrics::OpenStream::begin(),
     };
     let frames = futures::stream::unfold(telling, |mut telling| async move {
         let frame = telling.next_frame().await?;
@@ -115,7 +115,7 @@ impl Telling {
             if self.finished {
                 return None;
             }
-            match tokio::time::timeout(self.edge.options.keep_alive, self.news()).await {
+            match tokio::time::timeout(self.edge.options.limits.keep_alive, self.news()).await {
                 Err(_) => return Some(Ok(Bytes::from_static(KEEP_ALIVE))),
                 Ok(Ok(learned)) => learned.add_to(&mut self.reading.turn),
                 Ok(Err(cut)) => {
@@ -192,7 +192,7 @@ async fn learn(edge: Edge, caller: Caller, response: ResponseId, have: Mark) -> 
             Err(Refusal::Moved | Refusal::Unavailable(_) | Refusal::Busy { .. }) => {}
             Ok(_) | Err(_) => return Err(Cut),
         }
-        if lost_since.get_or_insert_with(Instant::now).elapsed() > edge.options.owner_lost_max {
+        if lost_since.get_or_insert_with(Instant::now).elapsed() > edge.options.limits.owner_lost_max {
             return Err(Cut);
         }
         tokio::time::sleep(wait).await;

@@ -82,7 +82,7 @@ pub async fn create(
     } else {
         let delivery = Delivery::new(&edge, &caller, response, true);
         let following = stream::until_ended(&edge, &caller, response, turn);
-        let ended = tokio::time::timeout(edge.options.wait_max, following).await;
+        let ended = tokio::time::timeout(edge.options.limits.wait_max, following).await;
         let turn = ended.map_err(|_| too_long())?.map_err(|cut| ApiError::unavailable(cut.to_string()))?;
         deliver(delivery, response, &turn)
     };
@@ -104,7 +104,7 @@ async fn answer_at_end(
             drop(Delivery::new(&sending, &owner, unwanted.response, false));
         }
     });
-    let received = tokio::time::timeout(edge.options.wait_max, receiver).await.map_err(|_| too_long())?;
+    let received = tokio::time::timeout(edge.options.limits.wait_max, receiver).await.map_err(|_| too_long())?;
     let Accepted { response, turn, replayed } = received.map_err(|_| ApiError::failed())??;
     let delivery = Delivery::new(edge, &caller, response, false);
     Ok(mark_replayed(deliver(delivery, response, &turn), replayed))

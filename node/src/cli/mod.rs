@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 /// A conversation server: chat with bots and models behind OpenAI's Conversations and Responses API, in order, durable
 /// and resumable.
 ///
-/// Without a command it serves, with all defaults: chat page and API on http://127.0.0.1:8080, data in ./klatch-data.
+/// Without a command it serves, with all defaults: API on http://127.0.0.1:8080, data in ./klatch-data.
 #[derive(Debug, Parser)]
 #[command(name = "klatch", version, max_term_width = 120)]
 pub struct Cli {

@@ -21,7 +21,7 @@ pub(super) struct ServeArgs {
     /// Name of this node, its own within a cluster [default: the host's]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
-    /// Public API and chat page [default: 127.0.0.1:8080]
+    /// Public API [default: 127.0.0.1:8080]
     #[arg(long, value_name = "IP:PORT")]
     http_addr: Option<String>,
     /// Metrics, probes and cluster state; keep it inside [default: 127.0.0.1:9090]

@@ -7,7 +7,6 @@ use klatch_actors::Limits;
 use serde::{Deserialize, Serialize};
 
 use super::ConfigRefused;
-use crate::http::{EdgeOptions, TenantOptions};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,9 +26,6 @@ pub struct LimitOptions {
     /// Streams get a comment so often while nothing is said, so that proxies keep them open.
     #[serde(with = "crate::durations")]
     pub keep_alive: Duration,
-    /// Take a client's address from the last entry of `X-Forwarded-For`. Only where every request comes through a
-    /// proxy that writes it: else anybody chooses the address that is slowed for wrong passwords.
-    pub trust_forwarded_for: bool,
     /// A stream looks for its turn's new owner so long before it is cut.
     #[serde(with = "crate::durations")]
     pub owner_lost_max: Duration,
@@ -86,7 +82,6 @@ impl Default for LimitOptions {
             body_timeout: Duration::from_secs(30),
             wait_max: Duration::from_secs(600),
             keep_alive: Duration::from_secs(10),
-            trust_forwarded_for: false,
             owner_lost_max: Duration::from_secs(60),
             chat_completions_at_once: 1_000,
             queue_per_conversation: runtime.queue_per_conversation,
@@ -123,23 +118,6 @@ impl LimitOptions {
             compact_after_bytes: self.compact_after_bytes,
             batch_every: self.batch_every,
             recoveries_at_once: self.recoveries_at_once,
-        }
-    }
-
-    pub fn edge(&self) -> EdgeOptions {
-        let tenant = |(name, own): (&String, &TenantLimits)| {
-            (name.clone(), TenantOptions { requests_per_minute: own.requests_per_minute })
-        };
-        EdgeOptions {
-            body_bytes: self.body_bytes,
-            requests_per_minute: self.requests_per_minute,
-            tenant: self.tenant.iter().map(tenant).collect(),
-            chat_completions_at_once: self.chat_completions_at_once,
-            keep_alive: self.keep_alive,
-            wait_max: self.wait_max,
-            body_timeout: self.body_timeout,
-            trust_forwarded_for: self.trust_forwarded_for,
-            owner_lost_max: self.owner_lost_max,
         }
     }
 

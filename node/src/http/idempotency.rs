@@ -32,13 +32,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub fn new(
-        tenant: &str,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-        body: &[u8],
-    ) -> Result<Self, ApiError> {
+    pub fn new(tenant: &str, method: &Method, path: &str, headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
         let key = read_key(headers)?;
         Ok(Self {
             key: key.map(|key| sixteen(Sha256::new(), &[KEY_DOMAIN, tenant.as_bytes(), key.as_bytes()])),

@@ -4,32 +4,32 @@
 //! request. Keeps nothing that a client could miss: a node that dies takes connections with it, and no turn. Decides nothing about conversations, and
 //! speaks to no store but through the reader.
 
-pub mod wire;
-pub mod errors;
-mod options;
-mod edge;
-mod observe;
 mod access;
-mod rate;
+mod chat;
+mod conversations;
+mod delivery;
+mod edge;
+pub mod errors;
 mod extract;
 mod idempotency;
-mod lookup;
 mod inputs;
-mod reply;
-mod render;
-mod delivery;
-mod stream;
-mod conversations;
 mod items;
-mod submit;
-mod responses;
-mod models;
-mod chat;
-mod sessions;
-pub mod openapi;
+mod lookup;
 pub mod metrics;
+mod models;
+mod observe;
+pub mod openapi;
+mod options;
+mod rate;
+mod render;
+mod reply;
+mod responses;
+mod sessions;
+mod stream;
+mod submit;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -39,16 +39,15 @@ use utoipa_axum::routes;
 
 pub use self::edge::Edge;
 pub use self::errors::ApiError;
+pub use self::extract::parse;
 pub use self::options::EdgeOptions;
 
 /// All public routes, and an answer in the API's shape to every other.
 pub fn router(edge: Edge) -> Router {
     metrics::describe();
     let api = api_routes().route_layer(from_fn_with_state(edge.clone(), access::admit));
-    let (routes, description) = OpenApiRouter::with_openapi(openapi::base())
-        .nest("/v1", api)
-        .merge(session_routes())
-        .split_for_parts();
+    let (routes, description) =
+        OpenApiRouter::with_openapi(openapi::base()).nest("/v1", api).merge(session_routes()).split_for_parts();
     let description = Router::new().route("/openapi.json", get(openapi::show)).with_state(openapi::finish(description));
     routes
         .with_state(edge)

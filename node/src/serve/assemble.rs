@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::{HandOff, Parts};
 use crate::auth::{Auth, admin};
 use crate::config::{Config, ConfigRefused, StoreKind};
-use crate::http::{self, Edge};
+use crate::http::{self, Edge, EdgeOptions};
 use crate::responders;
 use crate::stores::{self, Opened};
 
@@ -31,7 +31,8 @@ pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Resul
     let responders = Arc::new(responders::build(&config.responder).map_err(ConfigRefused::from)?);
     let node = start_node(config, incarnation, stores.store.clone(), responders.clone()).await?;
     let handle = node.handle();
-    let edge = Edge::new(handle.clone(), responders, auth.clone(), config.limits.edge());
+    let options = EdgeOptions { limits: config.limits.clone(), trust_forwarded_for: config.trust_forwarded_for };
+    let edge = Edge::new(handle.clone(), responders, auth.clone(), options);
     tokio::spawn(auth.clone().upkeep());
     tokio::spawn(admin::serve(auth.clone(), socket));
     let (hand_off, fault) = own(node);

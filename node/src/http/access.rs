@@ -38,9 +38,8 @@ pub async fn admit(State(edge): State<Edge>, mut request: Request, next: Next) -
 }
 
 async fn caller(edge: &Edge, headers: &HeaderMap) -> Result<Caller, ApiError> {
-    let token = bearer(headers).ok_or_else(|| {
-        ApiError::unauthorized("an access token is needed, in the header `Authorization: Bearer …`")
-    })?;
+    let token = bearer(headers)
+        .ok_or_else(|| ApiError::unauthorized("an access token is needed, in the header `Authorization: Bearer …`"))?;
     Ok(edge.auth.verify(token).await?)
 }
 

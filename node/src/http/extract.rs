@@ -208,7 +208,9 @@ impl FromRequestParts<Edge> for Query {
 impl Query {
     fn read(uri: &Uri) -> Result<Self, ApiError> {
         let pairs = axum::extract::Query::try_from_uri(uri);
-        pairs.map(|axum::extract::Query(pairs)| Self(pairs)).map_err(|_| ApiError::malformed("the query cannot be read"))
+        pairs
+            .map(|axum::extract::Query(pairs)| Self(pairs))
+            .map_err(|_| ApiError::malformed("the query cannot be read"))
     }
 
     /// The last value of this name: a later one is meant to replace an earlier one.

@@ -1,8 +1,8 @@
 //! The HTTP edge: OpenAI's Conversations and Responses on the wire, and the conversations' owners behind it.
 //!
 //! Made once by `main`, which serves [`router`] on the public port and puts a `ConnectInfo<SocketAddr>` into each
-//! request. Keeps nothing that a client could miss: a node that dies takes connections with it, and no turn. Decides nothing about conversations, and
-//! speaks to no store but through the reader.
+//! request. Keeps nothing that a client could miss: a node that dies takes connections with it, and no turn. Decides
+//! nothing about conversations, and speaks to no store but through the reader.
 
 pub mod wire;
 pub mod errors;
@@ -45,10 +45,8 @@ pub use self::options::EdgeOptions;
 pub fn router(edge: Edge) -> Router {
     metrics::describe();
     let api = api_routes().route_layer(from_fn_with_state(edge.clone(), access::admit));
-    let (routes, description) = OpenApiRouter::with_openapi(openapi::base())
-        .nest("/v1", api)
-        .merge(session_routes())
-        .split_for_parts();
+    let (routes, description) =
+        OpenApiRouter::with_openapi(openapi::base()).nest("/v1", api).merge(session_routes()).split_for_parts();
     let description = Router::new().route("/openapi.json", get(openapi::show)).with_state(openapi::finish(description));
     routes
         .with_state(edge)

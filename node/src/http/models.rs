@@ -45,10 +45,7 @@ pub async fn list(State(edge): State<Edge>) -> Json<Models> {
 /// Shows a model.
 #[utoipa::path(get, path = "/models/{model}", tag = "models", params(("model" = String, Path)),
     responses((status = 200, body = Model), Refused))]
-pub async fn read(
-    State(edge): State<Edge>,
-    PathModel(name): PathModel,
-) -> Result<Json<Model>, ApiError> {
+pub async fn read(State(edge): State<Edge>, PathModel(name): PathModel) -> Result<Json<Model>, ApiError> {
     let found = edge.responders.get_key_value(&name).map(|(name, _)| Model::new(name));
     found.map(Json).ok_or_else(|| ApiError::unknown_model(&name, StatusCode::NOT_FOUND))
 }

@@ -23,7 +23,8 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let request_id = taken_over(request.headers()).unwrap_or_else(new_request_id);
     let trace_id = trace_id(request.headers()).unwrap_or_default().to_owned();
-    let route = request.extensions().get::<MatchedPath>().map_or(metrics::ROUTE_NONE.into(), |path| path.as_str().to_owned());
+    let route =
+        request.extensions().get::<MatchedPath>().map_or(metrics::ROUTE_NONE.into(), |path| path.as_str().to_owned());
     let method = request.method().clone();
     let id = request_id.to_str().unwrap_or_default();
     let span = tracing::info_span!("request", request.id = id, trace.id = trace_id);

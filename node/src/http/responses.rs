@@ -122,9 +122,9 @@ pub async fn input_items(
     let turn = lookup::response(&edge, response, &caller).await?;
     let ordinal = |param: &'static str, id: &Option<String>| match id {
         None => Ok(None),
-        Some(id) => input_ordinal(response, &turn, id).map(Some).ok_or_else(|| {
-            ApiError::invalid(param, format!("`{}` is no input item of this response", short(id)))
-        }),
+        Some(id) => input_ordinal(response, &turn, id)
+            .map(Some)
+            .ok_or_else(|| ApiError::invalid(param, format!("`{}` is no input item of this response", short(id)))),
     };
     let (after, before) = (ordinal("after", &paging.after)?, ordinal("before", &paging.before)?);
     let (low, high) = match paging.order {
@@ -133,7 +133,8 @@ pub async fn input_items(
     };
     let (from, to) = (low.map_or(0, |low| low + 1), high.unwrap_or(u64::MAX));
     let page = Page { from, to, order: paging.order, limit: paging.limit + 1 };
-    let shown = inputs_on(page, turn.accepted.input).iter().map(|item| WireItem::new(response.conversation, item)).collect();
+    let shown =
+        inputs_on(page, turn.accepted.input).iter().map(|item| WireItem::new(response.conversation, item)).collect();
     Ok(Json(List::page(shown, paging.limit)))
 }
 

@@ -53,7 +53,8 @@ pub async fn jwks(State(edge): State<Edge>) -> Json<Jwks> {
 
 /// The client's address: the connection's, or what a trusted proxy wrote last.
 fn peer(extensions: &Extensions, headers: &HeaderMap, trust_forwarded_for: bool) -> IpAddr {
-    let forwarded = || headers.get_all(FORWARDED_FOR).iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok();
+    let forwarded =
+        || headers.get_all(FORWARDED_FOR).iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok();
     let connected = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
     let forwarded = if trust_forwarded_for { forwarded() } else { None };
     forwarded.or(connected).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))

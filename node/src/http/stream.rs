@@ -158,9 +158,9 @@ impl Telling {
     /// Dropping the future keeps the question.
     async fn news(&mut self) -> Result<Learned, Cut> {
         let Reading { caller, response, turn, .. } = &self.reading;
-        let question = self.question.get_or_insert_with(|| {
-            Box::pin(learn(self.edge.clone(), caller.clone(), *response, turn.mark()))
-        });
+        let question = self
+            .question
+            .get_or_insert_with(|| Box::pin(learn(self.edge.clone(), caller.clone(), *response, turn.mark())));
         let learned = question.await;
         self.question = None;
         learned

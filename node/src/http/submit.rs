@@ -21,11 +21,11 @@ use super::extract::Sent;
 use super::idempotency::Identity;
 use super::inputs::{self, Destination};
 use super::lookup::{self, unexpected};
+use super::render;
 use super::reply::mark_replayed;
 use super::stream::{self, Reading};
 use super::wire::create_response::{CreateResponse, Place, Wanted};
 use super::wire::response::Response as WireResponse;
-use super::render;
 
 /// Seconds that the client waits for an answer, as the SDKs and as proxies say it.
 const READ_TIMEOUT_HEADERS: [&str; 2] = ["x-stainless-read-timeout", "x-request-timeout"];
@@ -111,7 +111,9 @@ async fn answer_at_end(
 }
 
 fn too_long() -> ApiError {
-    ApiError::unavailable("the turn takes longer than a request may wait; it goes on: ask for a stream, or in the background")
+    ApiError::unavailable(
+        "the turn takes longer than a request may wait; it goes on: ask for a stream, or in the background",
+    )
 }
 
 fn deliver(delivery: Delivery, response: ResponseId, turn: &Turn) -> Response {
@@ -202,12 +204,7 @@ async fn prepare(
 }
 
 /// What follows the previous response: its items' end tells whether anything came since.
-async fn chain(
-    edge: &Edge,
-    caller: &Caller,
-    previous: ResponseId,
-    child: ConversationId,
-) -> Result<Chain, ApiError> {
+async fn chain(edge: &Edge, caller: &Caller, previous: ResponseId, child: ConversationId) -> Result<Chain, ApiError> {
     const PARAM: &str = "previous_response_id";
     let missing = || ApiError::not_found(format!("there is no response `{previous}`")).about(PARAM);
     let turn = lookup::any_response(edge, previous, caller).await?.ok_or_else(missing)?;
@@ -238,7 +235,8 @@ fn own_conversation(caller: &Caller, identity: &Identity) -> Created {
 /// A turn that has not begun when its client gives up need not begin; one in the background has no such client.
 fn start_by_ms(headers: &HeaderMap, background: bool) -> Option<u64> {
     let seconds = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let shortest = READ_TIMEOUT_HEADERS.iter().filter_map(|name| seconds(name)).filter(|s| *s > 0.0).reduce(f64::min)?;
+    let shortest =
+        READ_TIMEOUT_HEADERS.iter().filter_map(|name| seconds(name)).filter(|s| *s > 0.0).reduce(f64::min)?;
     (!background && shortest.is_finite()).then(|| now_ms().saturating_add((shortest * 1_000.0) as u64))
 }
 

@@ -164,9 +164,9 @@ async fn a_body_is_bounded_and_must_be_json() {
     options.limits.body_bytes = 64;
     let world = World::with(options).await;
     let text = |length: usize| json!({"model": "echo", "input": "x".repeat(length)});
-    assert_eq!(text(30).to_string().len(), 64 - 2);
-    assert_eq!(world.post("/v1/responses", text(32)).await.status, 200);
-    assert_eq!(world.post("/v1/responses", text(33)).await.error(413).0, "body_too_large");
+    assert_eq!(text(37).to_string().len(), 64);
+    assert_eq!(world.post("/v1/responses", text(37)).await.status, 200);
+    assert_eq!(world.post("/v1/responses", text(38)).await.error(413).0, "body_too_large");
     let form = Request::builder().method("POST").uri("/v1/responses").header("content-type", "text/plain");
     let form = form.header("authorization", format!("Bearer {}", world.token)).body(Body::from("{}")).expect("one");
     world.send(form).await.error(400);
@@ -198,7 +198,10 @@ async fn a_tenant_over_its_rate_waits_and_others_do_not() {
 async fn a_response_is_answered_read_and_deleted() {
     let world = World::new().await;
     let made = world.say(json!({"input": "Good morning."})).await;
-    assert_eq!((&made["status"], &made["output"][0]["content"][0]["text"]), (&json!("completed"), &json!("Good morning.")));
+    assert_eq!(
+        (&made["status"], &made["output"][0]["content"][0]["text"]),
+        (&json!("completed"), &json!("Good morning."))
+    );
     let path = format!("/v1/responses/{}", made["id"].as_str().expect("an id"));
     assert_eq!(world.get(&path).await.json(), made);
     let inputs = world.get(&format!("{path}/input_items")).await.json();
@@ -212,7 +215,10 @@ async fn a_stream_is_told_again_as_it_was() {
     let world = World::new().await;
     let body = json!({"model": "echo", "input": "one two three", "stream": true});
     let told = world.post("/v1/responses", body).await;
-    assert_eq!((&told.headers["cache-control"], &told.headers["x-accel-buffering"]), (&"no-store".parse().expect("a value"), &"no".parse().expect("a value")));
+    assert_eq!(
+        (&told.headers["cache-control"], &told.headers["x-accel-buffering"]),
+        (&"no-store".parse().expect("a value"), &"no".parse().expect("a value"))
+    );
     let events = told.events();
     let id = events[0]["response"]["id"].as_str().expect("an id").to_owned();
     let again = world.get(&format!("/v1/responses/{id}?stream=true")).await;
@@ -221,7 +227,10 @@ async fn a_stream_is_told_again_as_it_was() {
     assert_eq!(rest.events(), events[3..]);
     let end = world.get(&format!("/v1/responses/{id}?stream=true&starting_after=100000")).await;
     assert_eq!(end.text, "data: [DONE]\n\n");
-    assert_eq!(events.last().expect("a last event")["response"], world.get(&format!("/v1/responses/{id}")).await.json());
+    assert_eq!(
+        events.last().expect("a last event")["response"],
+        world.get(&format!("/v1/responses/{id}")).await.json()
+    );
 }
 
 #[tokio::test]
@@ -298,7 +307,8 @@ async fn a_reference_is_copied_from_where_it_is_and_only_for_its_owner() {
     let mut world = World::new().await;
     let said = world.say(json!({"input": "Remember this."})).await;
     let place = world.conversation().await;
-    let input = json!([{"type": "item_reference", "id": said["output"][0]["id"]}, {"role": "user", "content": "And now?"}]);
+    let input =
+        json!([{"type": "item_reference", "id": said["output"][0]["id"]}, {"role": "user", "content": "And now?"}]);
     world.say(json!({"conversation": place, "input": input})).await;
     assert_eq!(world.history(&place).await, ["Remember this.", "And now?", "And now?"]);
     world.token = world.token_of("bob", "home");
@@ -316,7 +326,8 @@ async fn conversations_are_listed_by_page_and_metadata() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     world.say(json!({})).await;
-    let ids = |page: &Value| page["data"].as_array().expect("a list").iter().map(|c| c["id"].clone()).collect::<Vec<_>>();
+    let ids =
+        |page: &Value| page["data"].as_array().expect("a list").iter().map(|c| c["id"].clone()).collect::<Vec<_>>();
     let first = world.get("/v1/conversations?order=asc&limit=2&metadata[mark]=one").await.json();
     assert_eq!((ids(&first), &first["has_more"]), (made[..2].to_vec(), &json!(true)));
     let after = made[1].as_str().expect("an id");

@@ -1,7 +1,7 @@
 //! Chat completions: read into items and options, and written from what a responder says.
 
-use klatch_protocol::turn::{Incomplete, Usage};
 use klatch_protocol::event::Call;
+use klatch_protocol::turn::{Incomplete, Usage};
 use klatch_protocol::{Body, Part, Role, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -150,7 +150,8 @@ impl CreateChatCompletion {
             true => None,
             false => Some(json!({"format": read_format(&format, &format.get("json_schema"))?})),
         };
-        for (param, number) in [("max_tokens", self.max_tokens), ("max_completion_tokens", self.max_completion_tokens)] {
+        for (param, number) in [("max_tokens", self.max_tokens), ("max_completion_tokens", self.max_completion_tokens)]
+        {
             within(param, number.map(|number| number as f64), 1.0, f64::MAX)?;
         }
         let options = Options {
@@ -301,8 +302,7 @@ mod tests {
         ]))
         .expect("right");
         let status = Status::Completed;
-        let call =
-            Body::FunctionCall { call_id: "c".into(), name: "f".into(), arguments: "{}".into(), status };
+        let call = Body::FunctionCall { call_id: "c".into(), name: "f".into(), arguments: "{}".into(), status };
         let output = Body::FunctionCallOutput { call_id: "c".into(), output: "21".into(), status };
         assert_eq!(read, [Body::user("hi"), call, output]);
     }

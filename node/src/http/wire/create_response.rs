@@ -8,9 +8,7 @@ use utoipa::ToSchema;
 
 use super::field::{Field, Wrong};
 use super::given::{Given, Input, read_input};
-use super::options::{
-    Metadata, Options, check_metadata, read_reasoning, read_text, read_tool_choice, read_tools,
-};
+use super::options::{Metadata, Options, check_metadata, read_reasoning, read_text, read_tool_choice, read_tools};
 
 #[derive(Deserialize, ToSchema)]
 #[schema(example = json!({"model": "echo", "input": "Hello."}))]
@@ -127,9 +125,10 @@ impl CreateResponse {
             }
             (true, Some(previous)) => {
                 let param = Field::new("previous_response_id", None);
-                previous.parse().map(Place::After).map_err(|error: klatch_protocol::IdError| {
-                    param.wrong(error.to_string())
-                })
+                previous
+                    .parse()
+                    .map(Place::After)
+                    .map_err(|error: klatch_protocol::IdError| param.wrong(error.to_string()))
             }
         }
     }

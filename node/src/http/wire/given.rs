@@ -100,7 +100,8 @@ fn read_item(item: &Field<'_>) -> Result<Option<Given>, Wrong> {
         return Err(item.wrong("must be an object"));
     }
     let kind = item.get("type");
-    let implied = if item.get("role").is_absent() && !item.get("id").is_absent() { "item_reference" } else { "message" };
+    let implied =
+        if item.get("role").is_absent() && !item.get("id").is_absent() { "item_reference" } else { "message" };
     let what = match kind.text()?.unwrap_or(implied) {
         "message" => What::Body(read_message(item)?),
         "function_call" => What::Body(read_call(item)?),
@@ -306,11 +307,28 @@ mod tests {
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
             "\\PC{0,8}".prop_map(Value::from),
-            proptest::sample::select(vec!["message", "user", "assistant", "function_call", "input_text", "input_image"])
-                .prop_map(Value::from),
+            proptest::sample::select(vec![
+                "message",
+                "user",
+                "assistant",
+                "function_call",
+                "input_text",
+                "input_image"
+            ])
+            .prop_map(Value::from),
         ];
         let key = proptest::sample::select(vec![
-            "type", "role", "content", "id", "text", "call_id", "name", "arguments", "output", "status", "image_url",
+            "type",
+            "role",
+            "content",
+            "id",
+            "text",
+            "call_id",
+            "name",
+            "arguments",
+            "output",
+            "status",
+            "image_url",
         ]);
         leaf.prop_recursive(4, 64, 8, move |inner| {
             prop_oneof![

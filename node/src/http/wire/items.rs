@@ -111,9 +111,7 @@ impl From<&Part> for WirePart {
             Part::InputText(text) => WirePart::InputText { text: text.clone() },
             Part::OutputText(text) => WirePart::output_text(text),
             Part::Refusal(refusal) => WirePart::Refusal { refusal: refusal.clone() },
-            Part::InputImage { url, detail } => {
-                WirePart::InputImage { image_url: url.clone(), detail: detail.clone() }
-            }
+            Part::InputImage { url, detail } => WirePart::InputImage { image_url: url.clone(), detail: detail.clone() },
         }
     }
 }

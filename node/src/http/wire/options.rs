@@ -106,7 +106,10 @@ pub fn check_metadata(metadata: &Metadata) -> Result<(), Wrong> {
     }
     for (key, value) in metadata {
         if key.chars().count() > METADATA_KEY_CHARS_MAX {
-            return wrong("metadata".to_owned(), format!("a key must have at most {METADATA_KEY_CHARS_MAX} characters"));
+            return wrong(
+                "metadata".to_owned(),
+                format!("a key must have at most {METADATA_KEY_CHARS_MAX} characters"),
+            );
         }
         if value.chars().count() > METADATA_VALUE_CHARS_MAX {
             let message = format!("must have at most {METADATA_VALUE_CHARS_MAX} characters");

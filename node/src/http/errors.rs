@@ -167,10 +167,6 @@ impl ApiError {
         self.param.as_deref()
     }
 
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
     fn write_headers(&self, headers: &mut HeaderMap) {
         if let Some(milliseconds) = self.retry_after_ms {
             headers.insert(header::RETRY_AFTER, milliseconds.div_ceil(1_000).into());

@@ -144,7 +144,7 @@ mod tests {
     fn ids_derived_from_a_key_never_change() {
         let id = identity("tenant", "key", b"").expect("a key").new_conversation();
         assert_eq!(id, derive("tenant", "key"));
-        assert_eq!(id.to_string(), "DERIVED");
+        assert_eq!(id.to_string(), "conv_eae2e60ecebb826d0dfb2be921b2fb800000000000000000");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The HTTP edge: OpenAI's Conversations and Responses on the wire, and the conversations' owners behind it.
 //!
 //! Made once by `main`, which serves [`router`] on the public port and puts a `ConnectInfo<SocketAddr>` into each
-//! request. Keeps nothing that a client could miss: a node that dies takes connections with it, and no turn. Decides nothing about conversations, and
-//! speaks to no store but through the reader.
+//! request. Keeps nothing that a client could miss: a node that dies takes connections with it, and no turn. Decides
+//! nothing about conversations, and speaks to no store but through the reader.
 
 mod access;
 mod chat;

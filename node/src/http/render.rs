@@ -297,7 +297,7 @@ pub(crate) mod tests {
             shown.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
         };
         assert_eq!(fields(&turn("{}")), fields(&ended_turn(Outcome::Completed { usage: Usage::default() })));
-        assert_eq!(fields(&turn("not json")).len(), 34);
+        assert_eq!(fields(&turn("not json")).len(), 33);
     }
 
     #[test]

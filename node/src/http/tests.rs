@@ -164,9 +164,9 @@ async fn a_body_is_bounded_and_must_be_json() {
     options.limits.body_bytes = 64;
     let world = World::with(options).await;
     let text = |length: usize| json!({"model": "echo", "input": "x".repeat(length)});
-    assert_eq!(text(30).to_string().len(), 64 - 2);
-    assert_eq!(world.post("/v1/responses", text(32)).await.status, 200);
-    assert_eq!(world.post("/v1/responses", text(33)).await.error(413).0, "body_too_large");
+    assert_eq!(text(37).to_string().len(), 64);
+    assert_eq!(world.post("/v1/responses", text(37)).await.status, 200);
+    assert_eq!(world.post("/v1/responses", text(38)).await.error(413).0, "body_too_large");
     let form = Request::builder().method("POST").uri("/v1/responses").header("content-type", "text/plain");
     let form = form.header("authorization", format!("Bearer {}", world.token)).body(Body::from("{}")).expect("one");
     world.send(form).await.error(400);

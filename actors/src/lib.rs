@@ -4,17 +4,17 @@
 //! Read in this order: what can be asked and within which limits, the boundaries, what is read past the actors, then
 //! the actors from the node down to the conversation.
 
-pub mod request;
-pub mod limits;
-pub mod store;
-pub mod responder;
-pub mod reader;
-pub mod node;
-pub mod membership;
-pub mod gateway;
-pub mod shard;
 pub mod conversation;
+pub mod gateway;
+pub mod limits;
+pub mod membership;
 pub mod metrics;
+pub mod node;
+pub mod reader;
+pub mod request;
+pub mod responder;
+pub mod shard;
+pub mod store;
 
 pub use limits::Limits;
 pub use node::{Handle, Node, NodeOptions};

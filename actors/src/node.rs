@@ -279,7 +279,11 @@ impl Actor for NodeActor {
     type State = NodeState;
     type Arguments = Arguments;
 
-    async fn pre_start(&self, myself: ActorRef<NodeMessage>, arguments: Arguments) -> Result<NodeState, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<NodeMessage>,
+        arguments: Arguments,
+    ) -> Result<NodeState, ActorProcessingErr> {
         let Arguments { surroundings, has_ended } = arguments;
         let (node, incarnation) = (surroundings.node.clone(), surroundings.incarnation);
         let arguments = GatewayArguments { surroundings, node: myself.get_cell() };

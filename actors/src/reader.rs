@@ -144,12 +144,8 @@ impl Reader {
         }
         let Some(mut turn) = self.store.turn(conversation, ordinal).await? else { return Ok(None) };
         if turn.stripped {
-            let block = Page {
-                from: turn.first_item,
-                to: turn.block_end(),
-                order: Order::Ascending,
-                limit: usize::MAX,
-            };
+            let block =
+                Page { from: turn.first_item, to: turn.block_end(), order: Order::Ascending, limit: usize::MAX };
             turn.refill(self.items(conversation, state, block).await?);
         }
         Ok(Some(turn))

@@ -19,23 +19,56 @@ pub enum Request {
     /// Make the conversation; an existing one with the same creation key or the same parent is the answer too.
     Create(Box<Created>),
     Submit(Box<Submit>),
-    AddItems { caller: Caller, items: Vec<Item>, key: Option<KeyUse> },
-    SetMetadata { caller: Caller, metadata: Vec<(String, String)>, key: Option<KeyUse> },
-    DeleteItem { caller: Caller, ordinal: u64 },
+    AddItems {
+        caller: Caller,
+        items: Vec<Item>,
+        key: Option<KeyUse>,
+    },
+    SetMetadata {
+        caller: Caller,
+        metadata: Vec<(String, String)>,
+        key: Option<KeyUse>,
+    },
+    DeleteItem {
+        caller: Caller,
+        ordinal: u64,
+    },
     /// Let `child` share the items below `before` (none: all there are). Answers [`Answer::Forked`]; the child is
     /// made by a request of its own.
-    Fork { caller: Caller, child: ConversationId, before: Option<u64>, key: Option<KeyUse> },
-    Cancel { caller: Caller, turn: u64 },
-    DeleteResponse { caller: Caller, turn: u64 },
-    Delete { caller: Caller },
+    Fork {
+        caller: Caller,
+        child: ConversationId,
+        before: Option<u64>,
+        key: Option<KeyUse>,
+    },
+    Cancel {
+        caller: Caller,
+        turn: u64,
+    },
+    DeleteResponse {
+        caller: Caller,
+        turn: u64,
+    },
+    Delete {
+        caller: Caller,
+    },
     /// Delete it if it has outlived its time: `retention_ms` after its last turn, or its own `ttl_seconds`.
-    Expire { retention_ms: Option<u64> },
+    Expire {
+        retention_ms: Option<u64>,
+    },
     /// Answers [`Answer::News`] as soon as there is anything after `have`, and [`Answer::NotOpen`] where the turn is
     /// not open here: then the store has it. One request at a time is the watcher's credit: who does not ask costs
     /// nothing.
-    Watch { caller: Caller, turn: u64, have: Mark, bytes_max: usize },
+    Watch {
+        caller: Caller,
+        turn: u64,
+        have: Mark,
+        bytes_max: usize,
+    },
     /// The turn's answer could not be delivered: a retry without a key may join it.
-    Undelivered { turn: u64 },
+    Undelivered {
+        turn: u64,
+    },
     /// Be active: there may be an unfinished turn.
     Wake,
 }
@@ -88,13 +121,27 @@ pub enum Wait {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    Conversation { created_at_ms: u64, metadata: Vec<(String, String)>, replayed: bool },
+    Conversation {
+        created_at_ms: u64,
+        metadata: Vec<(String, String)>,
+        replayed: bool,
+    },
     /// The turn as it is now, ended if that was asked for.
-    Turn { turn: Arc<Turn>, replayed: bool },
+    Turn {
+        turn: Arc<Turn>,
+        replayed: bool,
+    },
     /// Ordinals of the items that were asked to be added, in order.
-    Items { ordinals: Vec<u64>, replayed: bool },
+    Items {
+        ordinals: Vec<u64>,
+        replayed: bool,
+    },
     /// Go on with `child`, made with `created` as its first event.
-    Forked { child: ConversationId, created: Box<Created>, replayed: bool },
+    Forked {
+        child: ConversationId,
+        created: Box<Created>,
+        replayed: bool,
+    },
     News(Vec<Change>),
     NotOpen,
     Done,

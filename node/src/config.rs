@@ -39,7 +39,7 @@ const LAG_BEHIND_A_BALANCER: Duration = Duration::from_secs(25);
 pub struct Config {
     /// Name of this node, one of its own within a cluster. By default the host's, which in a StatefulSet is the pod's.
     pub node_name: String,
-    /// Address and port of the public API and the chat page. Loopback by default: whoever opens it to others decides
+    /// Address and port of the public API. Loopback by default: whoever opens it to others decides
     /// that.
     #[serde(deserialize_with = "address")]
     pub http_addr: SocketAddr,
@@ -56,6 +56,9 @@ pub struct Config {
     /// How long a node that stops then waits for answers and streams in flight; what is still open is handed off.
     #[serde(with = "crate::durations")]
     pub drain_timeout: Duration,
+    /// Take a client's address from the last entry of `X-Forwarded-For`. Only where every request comes through a
+    /// proxy that writes it: else anybody chooses the address that is slowed for wrong passwords.
+    pub trust_forwarded_for: bool,
     /// What answers, by the name that requests give as `model`. `eliza` and `echo` are there unless named here.
     pub responder: Vec<ResponderOptions>,
     pub log: LogOptions,
@@ -73,6 +76,7 @@ impl Default for Config {
             store: format!("file:{DATA_FOLDER}"),
             drain_lag: None,
             drain_timeout: Duration::from_secs(60),
+            trust_forwarded_for: false,
             responder: Vec::new(),
             log: LogOptions::default(),
             auth: AuthOptions::default(),

@@ -4,6 +4,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod durations;
+pub mod http;
 pub mod ops;
 pub mod responders;
 pub mod serve;

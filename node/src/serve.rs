@@ -18,7 +18,7 @@ use axum::Router;
 use futures::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -34,13 +34,15 @@ use listener::Port;
 const LINGER: Duration = Duration::from_millis(500);
 /// The least that handing off gets where the connections have used up all the time.
 const HAND_OFF_LEAST: Duration = Duration::from_secs(5);
+/// The store has little left to write by then; a disk that takes longer than this is stuck.
+const FLUSH_MAX: Duration = Duration::from_secs(10);
 /// Connections to the ops port: a few scrapers and probes.
 const OPS_CONNECTIONS_MAX: usize = 64;
 /// Events of the drain that wait: each of its steps has at most one, and a person can press Ctrl-C.
 const EVENTS_WAITING_MAX: usize = 16;
 
 type HandOff = Box<dyn FnOnce(Duration) -> BoxFuture<'static, ()> + Send>;
-type Flush = Box<dyn FnOnce() -> BoxFuture<'static, anyhow::Result<()>> + Send>;
+type Flush = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 /// What a node is made of, behind its ports; made by [`assemble`].
 pub struct Parts {
@@ -78,13 +80,20 @@ pub async fn run(config: Config, invocation: Invocation) -> anyhow::Result<u8> {
     );
     open_files::raise(config.limits.connections);
     let listeners = listen(&config).await?;
-    let parts = assemble::assemble(&config, incarnation).await?;
+    let mut signals = Signals::watch()?;
+    let parts = tokio::select! {
+        parts = assemble::assemble(&config, incarnation) => parts?,
+        () = signals.stop(|| ()) => {
+            tracing::info!("stopped before it served");
+            return Ok(0);
+        }
+    };
     let without_accounts = parts.without_accounts;
     let node = Node::open(&config, incarnation, listeners, parts, metrics)?;
     tracing::info!(http.url = %format!("http://{}", node.http.address()), ops.url = %format!("http://{}", node.ops.address()), "serving");
     invocation.greet(&config, node.http.address(), node.ops.address(), without_accounts);
     let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
-    tokio::spawn(watch_signals(events.clone(), node.reload.clone())?);
+    tokio::spawn(signals.tell(events.clone(), node.reload.clone()));
     Ok(node.until_ended(events, received).await)
 }
 
@@ -235,13 +244,12 @@ impl Node {
     fn flush(&mut self, events: &mpsc::Sender<Event>) {
         let flush = self.flush.take().expect("the drain flushes once");
         report(events, async move {
-            match flush().await {
-                Ok(()) => Event::Flushed,
-                Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "the store cannot be flushed");
-                    Event::NotFlushed
-                }
+            // Every acknowledged write is durable already: what is missing is read from the journal at the next start.
+            if tokio::time::timeout(FLUSH_MAX, flush()).await.is_err() {
+                tracing::error!("the store could not be closed in time");
+                return Event::NotFlushed;
             }
+            Event::Flushed
         });
     }
 }
@@ -255,29 +263,43 @@ fn report(events: &mpsc::Sender<Event>, ends: impl Future<Output = Event> + Send
     });
 }
 
-/// SIGTERM and SIGINT stop, SIGHUP reads the keys again.
-fn watch_signals(
-    events: mpsc::Sender<Event>,
-    reload: Arc<dyn Fn() + Send + Sync>,
-) -> anyhow::Result<impl Future<Output = ()> + Send> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch SIGINT")?;
-    let mut hang_up = signal(SignalKind::hangup()).context("cannot watch SIGHUP")?;
-    Ok(async move {
+/// SIGTERM and SIGINT stop, SIGHUP reads the keys again. Watched before the store is opened: as a container's first
+/// process this program could not be stopped without.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn watch() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot watch SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot watch SIGINT")?,
+            hang_up: signal(SignalKind::hangup()).context("cannot watch SIGHUP")?,
+        })
+    }
+
+    /// Ends with the next signal to stop.
+    async fn stop(&mut self, reload: impl Fn()) {
         loop {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hang_up.recv() => {
-                    reload();
-                    continue;
-                }
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => reload(),
             }
+        }
+    }
+
+    /// Until nobody listens.
+    async fn tell(mut self, events: mpsc::Sender<Event>, reload: Arc<dyn Fn() + Send + Sync>) {
+        loop {
+            self.stop(&*reload).await;
             if events.send(Event::Signal).await.is_err() {
                 return;
             }
         }
-    })
+    }
 }
 
 #[cfg(test)]

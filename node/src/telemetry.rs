@@ -32,9 +32,9 @@ pub enum LogFormat {
 }
 
 impl Default for LogOptions {
-    /// ractor tells of each actor that starts and stops; a conversation is one.
+    /// ractor tells of each actor that starts and stops, and a conversation is one; fjall of each file of the store.
     fn default() -> Self {
-        Self { format: LogFormat::Human, level: "info,ractor=warn".to_owned() }
+        Self { format: LogFormat::Human, level: "info,ractor=warn,fjall=warn,lsm_tree=warn".to_owned() }
     }
 }
 

@@ -73,10 +73,7 @@ mod tests {
                 key,
             })),
             Event::TurnAccepted(Box::new(crate::turn::tests::accepted(0))),
-            Event::AttemptStarted {
-                turn: 0,
-                attempt: Attempt { n: 1, incarnation: 7, reason: AttemptReason::First },
-            },
+            Event::AttemptStarted { turn: 0, attempt: Attempt { n: 1, incarnation: 7, reason: AttemptReason::First } },
             Event::Delta { turn: 0, pieces: vec!["hel".into(), "lo".into()] },
             Event::ToolCall {
                 turn: 0,
@@ -84,7 +81,9 @@ mod tests {
             },
             Event::TurnEnded {
                 turn: 0,
-                outcome: Outcome::Completed { usage: Usage { input: 1, input_cached: 0, output: 2, output_reasoning: 0 } },
+                outcome: Outcome::Completed {
+                    usage: Usage { input: 1, input_cached: 0, output: 2, output_reasoning: 0 },
+                },
                 memory: None,
             },
             Event::ItemsAdded { items: vec![item], key },

@@ -39,21 +39,51 @@ pub struct Entry {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
-    Claimed { node: String, incarnation: u64 },
+    Claimed {
+        node: String,
+        incarnation: u64,
+    },
     Created(Box<Created>),
     TurnAccepted(Box<Accepted>),
     /// The responder is about to be called for the `n`th time, from 1: no call without such a record before it.
-    AttemptStarted { turn: u64, attempt: Attempt },
+    AttemptStarted {
+        turn: u64,
+        attempt: Attempt,
+    },
     /// A batch of the reply. Each piece is one event of the stream, for ever.
-    Delta { turn: u64, pieces: Vec<String> },
-    ToolCall { turn: u64, call: Call },
-    TurnEnded { turn: u64, outcome: Outcome, memory: Option<Memory> },
-    ItemsAdded { items: Vec<Item>, key: Option<KeyUse> },
-    ItemDeleted { ordinal: u64 },
-    MetadataSet { metadata: Vec<(String, String)>, key: Option<KeyUse> },
-    ResponseDeleted { turn: u64 },
+    Delta {
+        turn: u64,
+        pieces: Vec<String>,
+    },
+    ToolCall {
+        turn: u64,
+        call: Call,
+    },
+    TurnEnded {
+        turn: u64,
+        outcome: Outcome,
+        memory: Option<Memory>,
+    },
+    ItemsAdded {
+        items: Vec<Item>,
+        key: Option<KeyUse>,
+    },
+    ItemDeleted {
+        ordinal: u64,
+    },
+    MetadataSet {
+        metadata: Vec<(String, String)>,
+        key: Option<KeyUse>,
+    },
+    ResponseDeleted {
+        turn: u64,
+    },
     /// A child now shares all items below `before`.
-    Forked { child: ConversationId, before: u64, key: Option<KeyUse> },
+    Forked {
+        child: ConversationId,
+        before: u64,
+        key: Option<KeyUse>,
+    },
     Deleted,
     /// What all earlier events add up to; they may be trimmed.
     Snapshot(Box<State>),

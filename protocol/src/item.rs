@@ -13,11 +13,24 @@ pub struct Item {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
-    Message { role: Role, status: Status, content: Vec<Part> },
+    Message {
+        role: Role,
+        status: Status,
+        content: Vec<Part>,
+    },
     /// A call that the model wants made. `arguments` is JSON text as the model wrote it, valid or not.
-    FunctionCall { call_id: String, name: String, arguments: String, status: Status },
+    FunctionCall {
+        call_id: String,
+        name: String,
+        arguments: String,
+        status: Status,
+    },
     /// `output` is the text that the client gave back.
-    FunctionCallOutput { call_id: String, output: String, status: Status },
+    FunctionCallOutput {
+        call_id: String,
+        output: String,
+        status: Status,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,7 +54,10 @@ pub enum Part {
     OutputText(String),
     Refusal(String),
     /// An image by URL (`data:` included), for models that see; `detail` is `low`, `high` or `auto`.
-    InputImage { url: String, detail: String },
+    InputImage {
+        url: String,
+        detail: String,
+    },
 }
 
 impl Body {

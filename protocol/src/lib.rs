@@ -3,13 +3,13 @@
 //! Read in this order: ids, what an item is, the events of a conversation's log, what they add up to for one
 //! turn and for the whole conversation, how a turn is read as a stream, and the bytes.
 
+pub mod envelope;
+pub mod event;
 pub mod ids;
 pub mod item;
-pub mod event;
-pub mod turn;
-pub mod stream;
 pub mod state;
-pub mod envelope;
+pub mod stream;
+pub mod turn;
 
 pub use event::{Entry, Event, Position};
 pub use ids::{ClaimToken, ConversationId, IdError, ItemId, ResponseId, Shard};

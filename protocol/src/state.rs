@@ -132,7 +132,11 @@ impl State {
                 self.next_turn = self.next_turn.max(accepted.turn + 1);
                 self.last_turn_ms = at_ms;
                 if let Some(key) = accepted.key {
-                    self.use_key(Some(KeyUse { key, fingerprint: accepted.fingerprint }), at_ms, Did::Turn(accepted.turn));
+                    self.use_key(
+                        Some(KeyUse { key, fingerprint: accepted.fingerprint }),
+                        at_ms,
+                        Did::Turn(accepted.turn),
+                    );
                 }
                 self.open.push_back(turn);
             }
@@ -296,8 +300,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::tests::accepted;
     use crate::turn::Usage;
+    use crate::turn::tests::accepted;
 
     fn begun() -> State {
         let mut state = State::default();

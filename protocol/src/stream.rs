@@ -9,15 +9,33 @@ pub enum Step {
     Created,
     Queued,
     InProgress,
-    OutputAdded { output: usize },
-    PartAdded { output: usize },
+    OutputAdded {
+        output: usize,
+    },
+    PartAdded {
+        output: usize,
+    },
     /// Bytes `from..to` of the message's text.
-    TextDelta { output: usize, from: usize, to: usize },
-    TextDone { output: usize },
-    PartDone { output: usize },
-    ArgumentsDelta { output: usize },
-    ArgumentsDone { output: usize },
-    OutputDone { output: usize },
+    TextDelta {
+        output: usize,
+        from: usize,
+        to: usize,
+    },
+    TextDone {
+        output: usize,
+    },
+    PartDone {
+        output: usize,
+    },
+    ArgumentsDelta {
+        output: usize,
+    },
+    ArgumentsDone {
+        output: usize,
+    },
+    OutputDone {
+        output: usize,
+    },
     Ended,
 }
 
@@ -38,7 +56,11 @@ enum Place {
     /// Before output `0`'s beginning, or behind the last.
     Output(usize),
     Part(usize),
-    Piece { output: usize, piece: usize, at: usize },
+    Piece {
+        output: usize,
+        piece: usize,
+        at: usize,
+    },
     PartDone(usize),
     ArgumentsDone(usize),
     /// Arguments, for calls.

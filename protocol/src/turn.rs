@@ -30,17 +30,30 @@ pub struct Turn {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Output {
     /// `pieces` are the lengths, in bytes, of the stream's deltas: they add up to the text.
-    Message { text: String, pieces: Vec<u32> },
+    Message {
+        text: String,
+        pieces: Vec<u32>,
+    },
     Call(Call),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    Completed { usage: Usage },
-    Incomplete { why: Incomplete, usage: Usage },
-    Failed { code: String, message: String },
+    Completed {
+        usage: Usage,
+    },
+    Incomplete {
+        why: Incomplete,
+        usage: Usage,
+    },
+    Failed {
+        code: String,
+        message: String,
+    },
     /// `keep`: what was said stays in the conversation; else the turn leaves nothing there.
-    Cancelled { keep: bool },
+    Cancelled {
+        keep: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,9 +91,14 @@ pub struct Mark {
 pub enum Change {
     Attempt(Attempt),
     /// Go on with the last output, or begin a new message where it is not one.
-    Pieces { pieces: Vec<String> },
+    Pieces {
+        pieces: Vec<String>,
+    },
     Call(Call),
-    Ended { outcome: Outcome, at_ms: u64 },
+    Ended {
+        outcome: Outcome,
+        at_ms: u64,
+    },
 }
 
 impl Turn {
@@ -185,11 +203,9 @@ impl Turn {
         let item = |(index, output): (usize, &Output)| {
             let status = if complete || index < last { Status::Completed } else { Status::Incomplete };
             let body = match output {
-                Output::Message { text, .. } => Body::Message {
-                    role: Role::Assistant,
-                    status,
-                    content: vec![Part::OutputText(text.clone())],
-                },
+                Output::Message { text, .. } => {
+                    Body::Message { role: Role::Assistant, status, content: vec![Part::OutputText(text.clone())] }
+                }
                 Output::Call(Call { call_id, name, arguments }) => Body::FunctionCall {
                     call_id: call_id.clone(),
                     name: name.clone(),

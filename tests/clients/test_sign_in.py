@@ -52,10 +52,17 @@ def test_a_refresh_token_is_good_once(door, tokens):
     assert renewed.json()["access_token"]
 
 
-def test_a_refresh_token_used_twice_ends_its_whole_family(door, tokens):
+def test_a_client_whose_answer_was_lost_gets_the_same_tokens_again(door, tokens):
     renewed = renew(door, tokens["refresh_token"]).json()
+    again = renew(door, tokens["refresh_token"]).json()
+    assert again["refresh_token"] == renewed["refresh_token"]
+
+
+def test_an_older_refresh_token_used_again_ends_its_whole_family(door, tokens):
+    renewed = renew(door, tokens["refresh_token"]).json()
+    newest = renew(door, renewed["refresh_token"]).json()
     assert_refused(renew(door, tokens["refresh_token"]))
-    assert_refused(renew(door, renewed["refresh_token"]))
+    assert_refused(renew(door, newest["refresh_token"]))
 
 
 def test_a_refresh_token_ends_with_the_sign_out(door, tokens):

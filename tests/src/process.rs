@@ -38,7 +38,8 @@ impl NodeProcess {
     pub async fn start(settings: NodeSettings) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("klatch-test-").tempdir()?;
         std::fs::write(folder.path().join("klatch.toml"), &settings.config)?;
-        let (url, ops_url) = (format!("http://127.0.0.1:{}", free_port()?), format!("http://127.0.0.1:{}", free_port()?));
+        let (url, ops_url) =
+            (format!("http://127.0.0.1:{}", free_port()?), format!("http://127.0.0.1:{}", free_port()?));
         let mut node = Self { settings, url, ops_url, folder, child: None };
         node.spawn().await?;
         Ok(node)

@@ -47,13 +47,27 @@ pub struct Traits {
 /// In the order of a life. `R` is how an answer gets to who asked.
 #[derive(Debug)]
 pub enum Input<R> {
-    Activated(Box<Found>),
+    Activated(Found),
     NotActivated(StoreError),
     /// `admitted`: the node has room for another open turn.
-    Asked { request: Request, reply: Option<R>, admitted: bool },
-    HistoryLoaded { turn: u64, items: Result<Vec<Item>, StoreError> },
-    Said { turn: u64, attempt: u32, said: Result<Said, ResponderError> },
-    AnsweredAtOnce { turn: u64, said: Vec<Said> },
+    Asked {
+        request: Request,
+        reply: Option<R>,
+        admitted: bool,
+    },
+    HistoryLoaded {
+        turn: u64,
+        items: Result<Vec<Item>, StoreError>,
+    },
+    Said {
+        turn: u64,
+        attempt: u32,
+        said: Result<Said, ResponderError>,
+    },
+    AnsweredAtOnce {
+        turn: u64,
+        said: Vec<Said>,
+    },
     BatchDue,
     Appended,
     NotAppended(StoreError),
@@ -69,20 +83,30 @@ pub enum Input<R> {
 pub enum Found {
     /// There is no such log: nothing was claimed.
     Absent,
-    Claimed { state: State, end: LogEnd, entries: usize, bytes: usize },
+    /// `entries` and `bytes`: of the log behind its last snapshot.
+    Claimed { state: Box<State>, end: LogEnd, entries: usize, bytes: usize },
 }
 
 #[derive(Debug, PartialEq)]
 pub enum Effect<R> {
     /// Write the rows, then the entry.
-    Append { entry: Arc<Entry>, rows: Vec<Row> },
+    Append {
+        entry: Arc<Entry>,
+        rows: Vec<Row>,
+    },
     /// Write a row by itself.
     Write(Row),
     /// Find out whether an append of unknown outcome was written.
     ReadEnd,
-    Compact { compaction: Box<Compaction> },
+    Compact {
+        compaction: Box<Compaction>,
+    },
     /// Items below `before`, newest `limit`.
-    LoadHistory { turn: u64, before: u64, limit: usize },
+    LoadHistory {
+        turn: u64,
+        before: u64,
+        limit: usize,
+    },
     Call(Box<Ask>),
     AnswerAtOnce(Box<Ask>),
     /// Drop the running call; its connection closes.
@@ -92,9 +116,16 @@ pub enum Effect<R> {
     WakeForBatch(Duration),
     Reply(R, Result<Answer, Refusal>),
     /// The turn is finished and no longer in memory: read it and answer.
-    ReadTurn { turn: u64, reply: R },
+    ReadTurn {
+        turn: u64,
+        reply: R,
+    },
     /// A turn is over, for the metrics.
-    TurnOver { model: String, outcome: &'static str, took_ms: u64 },
+    TurnOver {
+        model: String,
+        outcome: &'static str,
+        took_ms: u64,
+    },
     /// Ask the shard to be closed: there is nothing here worth keeping in memory.
     AskToClose,
     /// The shard's wish cannot be granted now.
@@ -102,7 +133,9 @@ pub enum Effect<R> {
     /// Everything is saved: stop.
     Closed,
     /// Stop without saving: the store, or another owner, has the truth. `unfinished`: come back for an open turn.
-    GiveUp { unfinished: bool },
+    GiveUp {
+        unfinished: bool,
+    },
 }
 
 /// Rows by which a conversation is found, written before the event that needs them or removed after it.
@@ -121,7 +154,9 @@ pub struct Conversation<R> {
 }
 
 enum Phase<R> {
-    Activating { waiting: Vec<Waiting<R>> },
+    Activating {
+        waiting: Vec<Waiting<R>>,
+    },
     Serving(Box<Serving<R>>),
     /// Given up or closed: what still comes is refused.
     Fenced,
@@ -171,7 +206,10 @@ pub(super) struct Staged<R> {
 pub(super) enum Owed<R> {
     Answer(R, Answer),
     /// The turn as it is when the append is durable.
-    Turn { reply: R, turn: u64 },
+    Turn {
+        reply: R,
+        turn: u64,
+    },
 }
 
 pub(super) enum Saving<R> {
@@ -251,22 +289,20 @@ impl<R> Conversation<R> {
         }
     }
 
-    fn activating(
-        &mut self,
-        now_ms: u64,
-        mut waiting: Vec<Waiting<R>>,
-        input: Input<R>,
-    ) -> (Phase<R>, Vec<Effect<R>>) {
+    fn activating(&mut self, now_ms: u64, mut waiting: Vec<Waiting<R>>, input: Input<R>) -> (Phase<R>, Vec<Effect<R>>) {
         match input {
             Input::Asked { request, reply, .. } if waiting.len() >= self.fixed.limits.waiting_per_conversation => {
                 drop(request);
-                (Phase::Activating { waiting }, reply.map(|reply| refuse(reply, full("the conversation"))).into_iter().collect())
+                (
+                    Phase::Activating { waiting },
+                    reply.map(|reply| refuse(reply, full("the conversation"))).into_iter().collect(),
+                )
             }
             Input::Asked { request, reply, admitted } => {
                 waiting.push(Waiting { request, reply, admitted });
                 (Phase::Activating { waiting }, Vec::new())
             }
-            Input::Activated(found) => Box::new(Serving::new(self.fixed.clone(), *found)).begin(now_ms, waiting),
+            Input::Activated(found) => Box::new(Serving::new(self.fixed.clone(), found)).begin(now_ms, waiting),
             Input::NotActivated(error) => {
                 let replies = waiting.into_iter().filter_map(|waiting| waiting.reply);
                 let mut out: Vec<_> = replies.map(|reply| refuse(reply, Refusal::from(error.clone()))).collect();
@@ -291,7 +327,7 @@ impl<R> Serving<R> {
     fn new(fixed: Fixed, found: Found) -> Self {
         let (state, end, tail_entries, tail_bytes) = match found {
             Found::Absent => (State::default(), None, 0, 0),
-            Found::Claimed { state, end, entries, bytes } => (state, Some(end), entries, bytes),
+            Found::Claimed { state, end, entries, bytes } => (*state, Some(end), entries, bytes),
         };
         let shown = state.open.iter().map(|turn| (turn.accepted.turn, turn.mark())).collect();
         Self {

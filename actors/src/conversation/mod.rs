@@ -163,7 +163,8 @@ impl State {
         let (myself, store, conversation) = (myself.clone(), self.surroundings.store.clone(), self.conversation);
         match effect {
             Effect::Append { entry, rows } => {
-                self.tasks.spawn(tasks::watched(myself.clone(), tasks::append(myself, store, conversation, entry, rows)));
+                self.tasks
+                    .spawn(tasks::watched(myself.clone(), tasks::append(myself, store, conversation, entry, rows)));
             }
             Effect::Write(row) => {
                 // On its own, so that it outlives a conversation that is about to stop.
@@ -173,11 +174,15 @@ impl State {
                 self.tasks.spawn(tasks::watched(myself.clone(), tasks::read_end(myself, store, conversation)));
             }
             Effect::Compact { compaction } => {
-                self.tasks.spawn(tasks::watched(myself.clone(), tasks::compact(myself, store, conversation, *compaction)));
+                self.tasks
+                    .spawn(tasks::watched(myself.clone(), tasks::compact(myself, store, conversation, *compaction)));
             }
             Effect::LoadHistory { turn, before, limit } => {
                 let reader = self.surroundings.reader.clone();
-                self.tasks.spawn(tasks::watched(myself.clone(), tasks::load_history(myself, reader, conversation, turn, before, limit)));
+                self.tasks.spawn(tasks::watched(
+                    myself.clone(),
+                    tasks::load_history(myself, reader, conversation, turn, before, limit),
+                ));
             }
             Effect::Call(ask) => self.call(&myself, *ask),
             Effect::AnswerAtOnce(ask) => {

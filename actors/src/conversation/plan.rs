@@ -246,9 +246,10 @@ impl<R> Serving<R> {
     fn goes_on_here(&self, chain: &Chain) -> bool {
         match self.state.open.back() {
             Some(open) => open.accepted.turn == chain.after_turn && self.state.next_item == open.block_end(),
-            None => self.state.last.is_some_and(|last| {
-                last.turn == chain.after_turn && self.state.entered_end == last.items_end
-            }),
+            None => self
+                .state
+                .last
+                .is_some_and(|last| last.turn == chain.after_turn && self.state.entered_end == last.items_end),
         }
     }
 
@@ -315,20 +316,11 @@ impl<R> Serving<R> {
             explicit: false,
             items: Vec::new(),
             parent: Some(Parent { conversation: self.fixed.conversation, before, version: self.state.version }),
-            key: submit.and_then(|submit| {
-                submit.key.map(|key| KeyUse { key, fingerprint: submit.fingerprint })
-            }),
+            key: submit.and_then(|submit| submit.key.map(|key| KeyUse { key, fingerprint: submit.fingerprint })),
         }
     }
 
-    fn add_items(
-        &mut self,
-        now_ms: u64,
-        caller: &Caller,
-        mut items: Vec<Item>,
-        key: Option<KeyUse>,
-        reply: Option<R>,
-    ) {
+    fn add_items(&mut self, now_ms: u64, caller: &Caller, mut items: Vec<Item>, key: Option<KeyUse>, reply: Option<R>) {
         if let Err(refusal) = self.known_to(caller) {
             return self.reply(reply, Err(refusal));
         }

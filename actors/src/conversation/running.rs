@@ -34,8 +34,7 @@ impl<R> Serving<R> {
     /// Why the turn cannot be begun, if so.
     fn hopeless(&self, now_ms: u64, turn: &Turn) -> Option<Outcome> {
         let failed = |message: &str| Outcome::Failed { code: "server_error".into(), message: message.into() };
-        let this_life =
-            turn.attempts.iter().filter(|attempt| attempt.incarnation == self.fixed.incarnation).count();
+        let this_life = turn.attempts.iter().filter(|attempt| attempt.incarnation == self.fixed.incarnation).count();
         let too_late = turn.attempts.is_empty()
             && turn.accepted.parameters.start_by_ms.is_some_and(|start_by_ms| now_ms > start_by_ms);
         if this_life >= ATTEMPTS_PER_LIFE_MAX || turn.attempts.len() >= ATTEMPTS_MAX {

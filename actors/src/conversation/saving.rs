@@ -128,8 +128,7 @@ impl<R> Serving<R> {
         });
         let waits = std::mem::take(&mut self.waits).into_iter().map(|wait| wait.reply);
         let watchers = std::mem::take(&mut self.watchers).into_iter().map(|watcher| watcher.reply);
-        let refused: Vec<_> =
-            owed.chain(waits).chain(watchers).map(|reply| refuse(reply, refusal.clone())).collect();
+        let refused: Vec<_> = owed.chain(waits).chain(watchers).map(|reply| refuse(reply, refusal.clone())).collect();
         self.out.extend(refused);
         self.out.push(Effect::StopCall);
         self.out.push(Effect::GiveUp { unfinished: !self.state.open.is_empty() });
@@ -210,9 +209,9 @@ impl<R> Serving<R> {
     }
 
     fn tell_of_ends(&mut self) {
-        let (over, waits) = std::mem::take(&mut self.waits).into_iter().partition::<Vec<EndWait<R>>, _>(|wait| {
-            self.shown.get(&wait.turn).is_none_or(|mark| mark.ended)
-        });
+        let (over, waits) = std::mem::take(&mut self.waits)
+            .into_iter()
+            .partition::<Vec<EndWait<R>>, _>(|wait| self.shown.get(&wait.turn).is_none_or(|mark| mark.ended));
         self.waits = waits;
         for EndWait { turn, replayed, reply } in over {
             let answer = self.turn_answer(turn, replayed);

@@ -5,8 +5,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt};
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use klatch_protocol::{ConversationId, Entry, Event, Position, State};
 use ractor::ActorRef;
 use tokio::sync::Semaphore;
@@ -39,10 +39,13 @@ pub(super) async fn watched(myself: Me, task: impl Future<Output = ()>) {
 pub(super) async fn activate(myself: Me, store: Arc<dyn Store>, fixed: Fixed, clock: Clock) {
     let found = claim(&*store, &fixed, clock()).await;
     metrics::activated(&found);
-    report(&myself, match found {
-        Ok(found) => Input::Activated(Box::new(found)),
-        Err(error) => Input::NotActivated(error),
-    });
+    report(
+        &myself,
+        match found {
+            Ok(found) => Input::Activated(found),
+            Err(error) => Input::NotActivated(error),
+        },
+    );
 }
 
 /// Writes the claim first and reads after: from then on nobody older can add to what was read.
@@ -69,7 +72,7 @@ async fn claim(store: &dyn Store, fixed: &Fixed, now_ms: u64) -> Result<Found, S
 async fn read(store: &dyn Store, fixed: &Fixed, end: LogEnd) -> Result<Found, StoreError> {
     let log = store.log(fixed.conversation).await?;
     gapless(log.entries.iter().map(|entry| entry.position))?;
-    let state = State::replay(&log.entries);
+    let state = Box::new(State::replay(&log.entries));
     let has_snapshot = matches!(log.entries.first(), Some(first) if matches!(first.events[..], [Event::Snapshot(_)]));
     let entries = log.entries.len() - usize::from(has_snapshot);
     Ok(Found::Claimed { state, end, entries, bytes: log.tail_bytes })
@@ -79,9 +82,8 @@ async fn read(store: &dyn Store, fixed: &Fixed, end: LogEnd) -> Result<Found, St
 fn gapless(positions: impl Iterator<Item = Position>) -> Result<(), StoreError> {
     let mut before: Option<Position> = None;
     for position in positions {
-        let follows = |before: Position| {
-            position == before.next() || (position.epoch > before.epoch && position.seq == 0)
-        };
+        let follows =
+            |before: Position| position == before.next() || (position.epoch > before.epoch && position.seq == 0);
         if !before.is_none_or(follows) {
             return Err(StoreError::Damaged(format!("{position:?} does not follow {before:?} in the log")));
         }
@@ -105,10 +107,13 @@ pub(super) async fn append(
     }
     let outcome = store.append(conversation, entry).await;
     metrics::appended(&outcome);
-    report(&myself, match outcome {
-        Ok(()) => Input::Appended,
-        Err(error) => Input::NotAppended(error),
-    });
+    report(
+        &myself,
+        match outcome {
+            Ok(()) => Input::Appended,
+            Err(error) => Input::NotAppended(error),
+        },
+    );
 }
 
 /// Rows written by themselves are hints: one that is lost costs a look at a conversation, or a row too many.
@@ -132,16 +137,14 @@ pub(super) async fn read_end(myself: Me, store: Arc<dyn Store>, conversation: Co
     report(&myself, Input::EndRead(store.log_end(conversation).await));
 }
 
-pub(super) async fn compact(
-    myself: Me,
-    store: Arc<dyn Store>,
-    conversation: ConversationId,
-    compaction: Compaction,
-) {
-    report(&myself, match store.compact(conversation, compaction).await {
-        Ok(()) => Input::Compacted,
-        Err(error) => Input::NotCompacted(error),
-    });
+pub(super) async fn compact(myself: Me, store: Arc<dyn Store>, conversation: ConversationId, compaction: Compaction) {
+    report(
+        &myself,
+        match store.compact(conversation, compaction).await {
+            Ok(()) => Input::Compacted,
+            Err(error) => Input::NotCompacted(error),
+        },
+    );
 }
 
 pub(super) async fn load_history(

@@ -58,7 +58,7 @@ impl World {
 
     fn found(&self) -> Found {
         let Some(last) = self.log.last() else { return Found::Absent };
-        let state = State::replay(self.log.iter().map(|entry| &**entry));
+        let state = Box::new(State::replay(self.log.iter().map(|entry| &**entry)));
         let position = last.position.claim();
         let token = ClaimToken(u128::from(position.epoch));
         Found::Claimed { state, end: LogEnd { position, token }, entries: self.log.len(), bytes: 0 }
@@ -70,21 +70,23 @@ impl World {
         let option = |name: &str| words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
         let ask = |request| Input::Asked { request, reply: Some(words[1].to_owned()), admitted: true };
         match words[0] {
-            "activated" => Input::Activated(Box::new(self.found())),
+            "activated" => Input::Activated(self.found()),
             "create" => ask(Request::Create(Box::new(created(option("key"))))),
-            "create-implicit" => {
-                ask(Request::Create(Box::new(Created { explicit: false, ..created(option("key")) })))
-            }
+            "create-implicit" => ask(Request::Create(Box::new(Created { explicit: false, ..created(option("key")) }))),
             "submit" => Input::Asked {
                 request: Request::Submit(Box::new(submit(&words, option))),
                 reply: Some(words[1].to_owned()),
                 admitted: option("node") != Some("full"),
             },
-            "add" => ask(Request::AddItems { caller: caller("ann"), items: vec![item(words[2])], key: key(option("key")) }),
+            "add" => {
+                ask(Request::AddItems { caller: caller("ann"), items: vec![item(words[2])], key: key(option("key")) })
+            }
             "cancel" => ask(Request::Cancel { caller: caller("ann"), turn: number(2) }),
             "drop" => ask(Request::DeleteResponse { caller: caller("ann"), turn: number(2) }),
             "delete" => ask(Request::Delete { caller: caller("ann") }),
-            "watch" => ask(Request::Watch { caller: caller("ann"), turn: number(2), have: Mark::default(), bytes_max: 999 }),
+            "watch" => {
+                ask(Request::Watch { caller: caller("ann"), turn: number(2), have: Mark::default(), bytes_max: 999 })
+            }
             "lost" => Input::Asked { request: Request::Undelivered { turn: number(1) }, reply: None, admitted: true },
             "history" => Input::HistoryLoaded { turn: number(1), items: Ok(Vec::new()) },
             "say" => Input::Said { turn: number(1), attempt: 1, said: Ok(Said::Text(words[2].to_owned())) },
@@ -93,7 +95,9 @@ impl World {
                 let call = Call { call_id: "c".into(), name: words[2].into(), arguments: "{}".into() };
                 Input::Said { turn: number(1), attempt: 1, said: Ok(Said::Call(call)) }
             }
-            "end" => Input::Said { turn: number(1), attempt: number(2).max(1) as u32, said: Ok(Said::End(End::default())) },
+            "end" => {
+                Input::Said { turn: number(1), attempt: number(2).max(1) as u32, said: Ok(Said::End(End::default())) }
+            }
             "fail" => {
                 let error = ResponderError { code: "server_error".into(), message: "no".into() };
                 Input::Said { turn: number(1), attempt: 1, said: Err(error) }

@@ -19,12 +19,8 @@ pub struct Window {
 impl Window {
     /// `items`: the newest of the conversation, oldest first.
     pub fn new(items: Vec<Item>, limits: &Limits) -> Self {
-        let mut window = Self {
-            items: VecDeque::new(),
-            bytes: 0,
-            items_max: limits.history_items,
-            bytes_max: limits.history_bytes,
-        };
+        let mut window =
+            Self { items: VecDeque::new(), bytes: 0, items_max: limits.history_items, bytes_max: limits.history_bytes };
         for item in items {
             window.add(Arc::new(item));
         }
@@ -100,7 +96,8 @@ mod tests {
     fn it_keeps_the_newest_within_both_limits() {
         let limits = Limits { history_items: 3, history_bytes: 4 * item(0, "x").body.bytes(), ..Limits::default() };
         let mut window = Window::new((0..9).map(|n| item(n, "x")).collect(), &limits);
-        let ordinals = |window: &Window| window.history(u64::MAX, 10).iter().map(|item| item.ordinal).collect::<Vec<_>>();
+        let ordinals =
+            |window: &Window| window.history(u64::MAX, 10).iter().map(|item| item.ordinal).collect::<Vec<_>>();
         assert_eq!(ordinals(&window), [6, 7, 8]);
         window.add(Arc::new(item(9, &"x".repeat(1_000))));
         assert_eq!(ordinals(&window), [9], "an item above the limit in bytes is kept alone");

@@ -20,7 +20,11 @@ const IDLE_AT_ONCE: usize = 4_096;
 
 #[derive(Debug)]
 pub enum Input<R> {
-    Ask { conversation: ConversationId, request: Request, reply: Option<R> },
+    Ask {
+        conversation: ConversationId,
+        request: Request,
+        reply: Option<R>,
+    },
     Left(ConversationId),
     ShardGone(Shard),
     View(View),
@@ -69,8 +73,7 @@ impl Gateway {
                 Vec::new()
             }
             Input::ShardGone(shard) => {
-                let lost: Vec<_> =
-                    self.residents.iter().map(|(id, _)| *id).filter(|id| id.shard() == shard).collect();
+                let lost: Vec<_> = self.residents.iter().map(|(id, _)| *id).filter(|id| id.shard() == shard).collect();
                 for conversation in lost {
                     self.residents.pop(&conversation);
                 }
@@ -147,10 +150,13 @@ mod tests {
     fn ask(gateway: &mut Gateway, now_ms: u64, n: u8) -> Vec<ConversationId> {
         let input = Input::Ask { conversation: id(n), request: Request::Wake, reply: Some(()) };
         let effects = gateway.decide(now_ms, input);
-        effects.into_iter().filter_map(|effect| match effect {
-            Effect::Passivate(conversation) => Some(conversation),
-            _ => None,
-        }).collect()
+        effects
+            .into_iter()
+            .filter_map(|effect| match effect {
+                Effect::Passivate(conversation) => Some(conversation),
+                _ => None,
+            })
+            .collect()
     }
 
     #[test]
@@ -188,12 +194,17 @@ mod tests {
         for n in 0..OVER_THE_LIMIT as u32 {
             let mut bytes = [9; 16];
             bytes[..4].copy_from_slice(&n.to_be_bytes());
-            gateway.decide(0, Input::Ask { conversation: ConversationId(bytes), request: Request::Wake, reply: Some(()) });
+            gateway
+                .decide(0, Input::Ask { conversation: ConversationId(bytes), request: Request::Wake, reply: Some(()) });
         }
         let refused = |effects: Vec<Effect<()>>| matches!(effects[0], Effect::Refuse(_, Refusal::Busy { .. }));
         let newcomer = Input::Ask { conversation: id(1), request: Request::Wake, reply: Some(()) };
         assert!(refused(gateway.decide(1, newcomer)));
-        let known = Input::Ask { conversation: ConversationId([0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]), request: Request::Wake, reply: Some(()) };
+        let known = Input::Ask {
+            conversation: ConversationId([0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]),
+            request: Request::Wake,
+            reply: Some(()),
+        };
         assert!(!refused(gateway.decide(1, known)));
     }
 
@@ -206,11 +217,7 @@ mod tests {
         let wake = Input::Ask { conversation: id(1), request: Request::Wake, reply: Some(()) };
         assert!(refused(gateway.decide(1, wake)));
         let caller = crate::request::Caller { tenant: "t".into(), subject: "s".into() };
-        let cancel = Input::Ask {
-            conversation: id(1),
-            request: Request::Cancel { caller, turn: 0 },
-            reply: Some(()),
-        };
+        let cancel = Input::Ask { conversation: id(1), request: Request::Cancel { caller, turn: 0 }, reply: Some(()) };
         assert!(!refused(gateway.decide(1, cancel)));
     }
 }

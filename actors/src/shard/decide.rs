@@ -27,8 +27,14 @@ pub enum Input<R> {
     Passivate(ConversationId),
     WantsToClose(ConversationId),
     StillBusy(ConversationId),
-    Leaving { conversation: ConversationId, unfinished: bool },
-    Ended { conversation: ConversationId, crashed: bool },
+    Leaving {
+        conversation: ConversationId,
+        unfinished: bool,
+    },
+    Ended {
+        conversation: ConversationId,
+        crashed: bool,
+    },
     BackoffOver(ConversationId),
 }
 
@@ -61,11 +67,18 @@ struct Resident<R> {
 
 enum Place<R> {
     Active,
-    Closing { held: Vec<Held<R>> },
+    Closing {
+        held: Vec<Held<R>>,
+    },
     /// It has stopped, or will not be reached any more; its end is on the way.
-    Leaving { held: Vec<Held<R>>, unfinished: bool },
+    Leaving {
+        held: Vec<Held<R>>,
+        unfinished: bool,
+    },
     /// It crashed, and is started again in a moment.
-    Waiting { held: Vec<Held<R>> },
+    Waiting {
+        held: Vec<Held<R>>,
+    },
 }
 
 impl<R> Shard<R> {

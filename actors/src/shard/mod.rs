@@ -11,7 +11,9 @@ use std::sync::Arc;
 use klatch_protocol::{ConversationId, Shard};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
 
-use crate::conversation::{Arguments as ConversationArguments, ConversationActor, ConversationMessage, Reply, Surroundings};
+use crate::conversation::{
+    Arguments as ConversationArguments, ConversationActor, ConversationMessage, Reply, Surroundings,
+};
 use crate::gateway::GatewayMessage;
 use crate::metrics;
 use crate::request::Request;

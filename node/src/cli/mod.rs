@@ -1,6 +1,9 @@
 //! The command line: which command, with which options. Each command is a file; without one the program serves.
 
+mod chat;
+mod client;
 mod cluster;
+mod load;
 mod serve;
 mod token;
 mod user;
@@ -13,7 +16,7 @@ use clap::{Parser, Subcommand};
 /// A conversation server: chat with bots and models behind OpenAI's Conversations and Responses API, in order, durable
 /// and resumable.
 ///
-/// Without a command it serves, with all defaults: chat page and API on http://127.0.0.1:8080, data in ./klatch-data.
+/// Without a command it serves, with all defaults: API on http://127.0.0.1:8080, data in ./klatch-data.
 #[derive(Debug, Parser)]
 #[command(name = "klatch", version, max_term_width = 120)]
 pub struct Cli {
@@ -25,12 +28,16 @@ pub struct Cli {
 enum Command {
     /// Run a node (the default)
     Serve(serve::ServeArgs),
+    /// Talk to a node from a terminal
+    Chat(chat::ChatArgs),
     /// Change the accounts of a running node
     User(user::UserArgs),
     /// Print an access token, signed with the node's own key; for scripts and SDKs
     Token(token::TokenArgs),
     /// Show what a node knows of the cluster: view, shards, load
     Cluster(cluster::ClusterArgs),
+    /// Make turns at a running server, check every answer, and measure
+    Load(load::LoadArgs),
 }
 
 impl Cli {
@@ -42,9 +49,11 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(arguments) => arguments.run().await,
+            Command::Chat(arguments) => chat::run(arguments).await,
             Command::User(arguments) => arguments.run().await,
             Command::Token(arguments) => arguments.run(),
             Command::Cluster(arguments) => arguments.run().await,
+            Command::Load(arguments) => load::run(arguments).await,
         }
     }
 }

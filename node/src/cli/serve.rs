@@ -21,7 +21,7 @@ pub(super) struct ServeArgs {
     /// Name of this node, its own within a cluster [default: the host's]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
-    /// Public API and chat page [default: 127.0.0.1:8080]
+    /// Public API [default: 127.0.0.1:8080]
     #[arg(long, value_name = "IP:PORT")]
     http_addr: Option<String>,
     /// Metrics, probes and cluster state; keep it inside [default: 127.0.0.1:9090]
@@ -36,7 +36,7 @@ pub(super) struct ServeArgs {
     /// `human` (on stderr) or `json` (on stdout) [default: human]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// A level, or directives such as info,klatch=debug [default: info,ractor=warn]
+    /// A level, or directives such as info,klatch=debug [default: info, libraries less]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
     /// Say what would go wrong, and exit: 0 nothing, 1 something, 2 the configuration is refused

@@ -32,6 +32,7 @@ http_addr = "0.0.0.0:80"
 ops_addr = "[::]:81"
 store = "memory:"
 drain_lag = "7s"
+trust_forwarded_for = true
 drain_timeout = "90s"
 
 [[responder]]

@@ -8,46 +8,43 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use axum::Router;
-use klatch_actors::store::memory::MemoryStore;
+use klatch_actors::responder::Responders;
 use klatch_actors::{Node, NodeOptions, Store};
 use tokio::sync::oneshot;
 
 use super::{HandOff, Parts};
 use crate::auth::{Auth, admin};
 use crate::config::{Config, ConfigRefused, StoreKind};
+use crate::http::{self, Edge, EdgeOptions};
 use crate::responders;
-use crate::stores::memory_records::MemoryRecords;
-use crate::stores;
+use crate::stores::{self, Opened};
 
 pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Result<Parts> {
     let folder = config.data_folder()?;
     make_folder(&folder)?;
-    let opened = stores::open(&config.store).await?;
-    let auth = Auth::open(&config.auth, opened.records.clone(), Some(&folder)).map_err(ConfigRefused::from)?;
+    let stores = open_stores(config).await?;
+    let auth = Auth::open(&config.auth, stores.records.clone(), Some(&folder)).map_err(ConfigRefused::from)?;
     let auth = Arc::new(auth);
     let socket =
         admin::bind(&folder).with_context(|| format!("cannot open {}", folder.join(admin::SOCKET).display()))?;
     let without_accounts = auth.list_accounts(None).await.context("cannot read the accounts")?.is_empty();
-    let node = start_node(config, incarnation, opened.store.clone()).await?;
+    let responders = Arc::new(responders::build(&config.responder).map_err(ConfigRefused::from)?);
+    let node = start_node(config, incarnation, stores.store.clone(), responders.clone()).await?;
     let handle = node.handle();
+    let options = EdgeOptions { limits: config.limits.clone(), trust_forwarded_for: config.trust_forwarded_for };
+    let edge = Edge::new(handle.clone(), responders, auth.clone(), options);
     tokio::spawn(auth.clone().upkeep());
     tokio::spawn(admin::serve(auth.clone(), socket));
     let (hand_off, fault) = own(node);
     Ok(Parts {
-        routes: Router::new(),
+        routes: http::router(edge),
         status: Arc::new(move || {
             let handle = handle.clone();
             Box::pin(async move { handle.status().await })
         }),
         reload: Arc::new(move || reload(&auth)),
         hand_off,
-        flush: Box::new(move || {
-            Box::pin(async move {
-                opened.close().await;
-                Ok(())
-            })
-        }),
+        flush: Box::new(move || Box::pin(async move { stores.close().await })),
         fault: Box::pin(async move {
             // Without a sender the node was handed off, and has no fault any more.
             if fault.await.is_err() {
@@ -64,9 +61,22 @@ fn make_folder(folder: &Path) -> anyhow::Result<()> {
     made.with_context(|| format!("cannot make the data folder {}", folder.display()))
 }
 
-async fn start_node(config: &Config, incarnation: u64, store: Arc<dyn Store>) -> anyhow::Result<Node> {
-    let responders = responders::build(&config.responder).map_err(ConfigRefused::from)?;
-    let mut options = NodeOptions::new(config.node_name.as_str(), incarnation, store, Arc::new(responders));
+async fn open_stores(config: &Config) -> anyhow::Result<Opened> {
+    let address = match config.store_kind()? {
+        // Its folder is none of the store's.
+        StoreKind::Memory(_) => "memory:",
+        StoreKind::File(_) => &config.store,
+    };
+    Ok(stores::open(address).await?)
+}
+
+async fn start_node(
+    config: &Config,
+    incarnation: u64,
+    store: Arc<dyn Store>,
+    responders: Arc<Responders>,
+) -> anyhow::Result<Node> {
+    let mut options = NodeOptions::new(config.node_name.as_str(), incarnation, store, responders);
     options.limits = config.limits.runtime();
     options.retention_ms = config.retention.conversations_after_ms();
     Node::start(options).await.map_err(|error| anyhow!("the conversations cannot be started: {error}"))

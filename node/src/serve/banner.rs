@@ -26,7 +26,6 @@ impl Invocation {
         let (http, ops) = (reachable(http), reachable(ops));
         let mut text = format!(
             "\nklatch {version}, node {node}, store {store}\n\n  \
-               chat page   http://{http}/\n  \
                API         http://{http}/v1\n  \
                operators   http://{ops}/metrics, /cluster\n",
             version = env!("CARGO_PKG_VERSION"),
@@ -44,12 +43,12 @@ impl Invocation {
         let Self { program, options } = self;
         let _ = write!(
             text,
-            "\nThere are no accounts yet. In another terminal, to log in to the chat page:\n\n  \
+            "\nThere are no accounts yet. In another terminal, to log in with a password:\n\n  \
                {program} user add{options} YOUR_NAME\n\n\
              and for scripts, a token is enough:\n\n  \
                export KLATCH_TOKEN=$({program} token{options} --sub YOUR_NAME)\n  \
                curl http://{http}/v1/responses -H \"Authorization: Bearer $KLATCH_TOKEN\" \\\n    \
-                 -H 'Content-Type: application/json' -d '{{\"input\": \"Hello. I am a little tired.\"}}'\n"
+                 -H 'Content-Type: application/json' -d '{{\"model\": \"eliza\", \"input\": \"Hello. I am a little tired.\"}}'\n"
         );
     }
 }
@@ -85,6 +84,6 @@ mod tests {
     #[test]
     fn who_has_accounts_is_told_only_where_to_go() {
         let said = greeting(false);
-        assert!(said.contains("http://127.0.0.1:8080/\n") && !said.contains("user add"), "{said}");
+        assert!(said.contains("http://127.0.0.1:8080/v1\n") && !said.contains("user add"), "{said}");
     }
 }

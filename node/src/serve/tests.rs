@@ -56,7 +56,7 @@ fn parts(handed_off: Arc<AtomicBool>, end_of_stream: Arc<Notify>) -> Parts {
             handed_off.store(true, Ordering::Relaxed);
             Box::pin(async {})
         }),
-        flush: Box::new(|| Box::pin(async { Ok(()) })),
+        flush: Box::new(|| Box::pin(async {})),
         fault: Box::pin(pending()),
         without_accounts: false,
     }
@@ -164,15 +164,18 @@ fn a_later_start_has_a_higher_incarnation_that_json_can_hold() {
 #[tokio::test]
 async fn a_node_is_assembled_and_put_away_again() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { store: format!("memory:{}", folder.path().display()), ..Config::default() };
-    let parts = assemble::assemble(&config, 7).await.unwrap();
-    assert!(parts.without_accounts);
-    assert_eq!((parts.status)().await.map(|status| status.open_turns), Some(0));
-    assert!(crate::config::check::check(&config).unwrap().iter().any(|problem| problem.contains("a node is running")));
-    (parts.reload)();
-    (parts.hand_off)(Duration::from_secs(5)).await;
-    assert_eq!((parts.status)().await, None);
-    (parts.flush)().await.unwrap();
-    let late = tokio::time::timeout(Duration::from_millis(50), parts.fault).await;
-    assert!(late.is_err(), "a node that was told to stop has no fault");
+    for store in ["memory", "file"] {
+        let config = Config { store: format!("{store}:{}/{store}", folder.path().display()), ..Config::default() };
+        let parts = assemble::assemble(&config, 7).await.unwrap();
+        assert!(parts.without_accounts);
+        assert_eq!((parts.status)().await.map(|status| status.open_turns), Some(0));
+        let problems = crate::config::check::check(&config).unwrap();
+        assert!(problems.iter().any(|problem| problem.contains("a node is running")), "{problems:?}");
+        (parts.reload)();
+        (parts.hand_off)(Duration::from_secs(5)).await;
+        assert_eq!((parts.status)().await, None);
+        (parts.flush)().await;
+        let late = tokio::time::timeout(Duration::from_millis(50), parts.fault).await;
+        assert!(late.is_err(), "a node that was told to stop has no fault");
+    }
 }

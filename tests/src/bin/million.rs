@@ -35,7 +35,12 @@ async fn main() -> anyhow::Result<()> {
         kept.extend(written.into_iter().next().transpose()?);
         let bytes = resident_bytes(id)?;
         memory.push(bytes);
-        println!("{:>9} conversations, {:>4} MB, {:>5} s", all * (sample + 1) / SAMPLES, bytes >> 20, begun.elapsed().as_secs());
+        println!(
+            "{:>9} conversations, {:>4} MB, {:>5} s",
+            all * (sample + 1) / SAMPLES,
+            bytes >> 20,
+            begun.elapsed().as_secs()
+        );
     }
     for (n, response) in &kept {
         let body = json!({"model": "echo", "input": "again", "previous_response_id": response});

@@ -13,7 +13,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     let command = arguments.next().context("usage: with-node COMMAND [ARGUMENT…]")?;
     let model = ModelServer::start().await?;
-    let node = NodeProcess::start(NodeSettings { config: config(&model.base_url()), ..NodeSettings::default() }).await?;
+    let node =
+        NodeProcess::start(NodeSettings { config: config(&model.base_url()), ..NodeSettings::default() }).await?;
     node.add_user("ann", "correct horse battery staple").await?;
     let status = tokio::process::Command::new(command)
         .args(arguments)

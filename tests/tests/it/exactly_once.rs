@@ -40,7 +40,7 @@ impl Sender {
     async fn turn(&self, n: usize) -> anyhow::Result<usize> {
         let begun = Instant::now();
         let text = format!("turn {n} of client {}", self.name);
-        let model = if n % 3 == 0 { "slow" } else { "echo" };
+        let model = if n.is_multiple_of(3) { "slow" } else { "echo" };
         for repeated in 0.. {
             ensure!(begun.elapsed() < Duration::from_secs(120), "turn {n} had no answer in two minutes");
             let answer = self

@@ -1,0 +1,62 @@
+//! Names and label values of the edge's metrics, beside their descriptions. Never labelled by conversation or user.
+
+use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use std::time::Duration;
+
+const REQUESTS_TOTAL: &str = "klatch_http_requests_total";
+const REQUEST_DURATION_SECONDS: &str = "klatch_http_request_duration_seconds";
+const STREAMS_OPEN: &str = "klatch_http_streams_open";
+const STREAMS_CUT_TOTAL: &str = "klatch_http_streams_cut_total";
+const FIRST_TOKEN_SECONDS: &str = "klatch_http_first_token_seconds";
+
+const ROUTE: &str = "route";
+const METHOD: &str = "method";
+const STATUS: &str = "status";
+
+/// The route of a request that matched none.
+pub const ROUTE_NONE: &str = "none";
+/// The method of a request that no route knows: a client may send any word.
+const METHOD_OTHER: &str = "other";
+
+pub fn describe() {
+    describe_counter!(REQUESTS_TOTAL, "Requests answered, by route, method and status");
+    describe_histogram!(REQUEST_DURATION_SECONDS, Unit::Seconds, "From a request's head to its answer's head");
+    describe_gauge!(STREAMS_OPEN, "Streams of responses that clients are reading");
+    describe_counter!(STREAMS_CUT_TOTAL, "Streams ended before their turn, because no owner could be reached in time");
+    describe_histogram!(FIRST_TOKEN_SECONDS, Unit::Seconds, "From a streamed request to its first piece of output");
+}
+
+pub fn answered(route: &str, method: &axum::http::Method, status: u16, after: Duration) {
+    let method = match method.as_str() {
+        known @ ("GET" | "POST" | "DELETE" | "HEAD" | "PUT" | "PATCH" | "OPTIONS") => known,
+        _ => METHOD_OTHER,
+    };
+    let (route, method) = (route.to_owned(), method.to_owned());
+    counter!(REQUESTS_TOTAL, ROUTE => route.clone(), METHOD => method.clone(), STATUS => status.to_string())
+        .increment(1);
+    histogram!(REQUEST_DURATION_SECONDS, ROUTE => route, METHOD => method).record(after);
+}
+
+pub fn first_token(after: Duration) {
+    histogram!(FIRST_TOKEN_SECONDS).record(after);
+}
+
+pub fn stream_cut() {
+    counter!(STREAMS_CUT_TOTAL).increment(1);
+}
+
+/// Counts a stream as open while it lives.
+pub struct OpenStream(());
+
+impl OpenStream {
+    pub fn begin() -> Self {
+        gauge!(STREAMS_OPEN).increment(1);
+        Self(())
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        gauge!(STREAMS_OPEN).decrement(1);
+    }
+}

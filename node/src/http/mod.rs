@@ -1,0 +1,84 @@
+//! The HTTP edge: OpenAI's Conversations and Responses on the wire, and the conversations' owners behind it.
+//!
+//! Made once by `main`, which serves [`router`] on the public port and puts a `ConnectInfo<SocketAddr>` into each
+//! request. Keeps nothing that a client could miss: a node that dies takes connections with it, and no turn. Decides nothing about conversations, and
+//! speaks to no store but through the reader.
+
+mod access;
+mod chat;
+mod conversations;
+mod delivery;
+mod edge;
+pub mod errors;
+mod extract;
+mod idempotency;
+mod inputs;
+mod items;
+mod lookup;
+pub mod metrics;
+mod models;
+mod observe;
+pub mod openapi;
+mod options;
+mod rate;
+mod render;
+mod reply;
+mod responses;
+mod sessions;
+mod stream;
+mod submit;
+#[cfg(test)]
+mod tests;
+pub mod wire;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use self::edge::Edge;
+pub use self::errors::ApiError;
+pub use self::extract::parse;
+pub use self::options::EdgeOptions;
+
+/// All public routes, and an answer in the API's shape to every other.
+pub fn router(edge: Edge) -> Router {
+    metrics::describe();
+    let api = api_routes().route_layer(from_fn_with_state(edge.clone(), access::admit));
+    let (routes, description) =
+        OpenApiRouter::with_openapi(openapi::base()).nest("/v1", api).merge(session_routes()).split_for_parts();
+    let description = Router::new().route("/openapi.json", get(openapi::show)).with_state(openapi::finish(description));
+    routes
+        .with_state(edge)
+        .merge(description)
+        .fallback(|| async { ApiError::no_route() })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(from_fn(observe::observe))
+}
+
+fn api_routes() -> OpenApiRouter<Edge> {
+    OpenApiRouter::new()
+        .routes(routes!(conversations::create, conversations::list))
+        .routes(routes!(conversations::read, conversations::update, conversations::delete))
+        .routes(routes!(conversations::fork))
+        .routes(routes!(items::add, items::list))
+        .routes(routes!(items::read, items::delete))
+        .routes(routes!(submit::create))
+        .routes(routes!(responses::read, responses::delete))
+        .routes(routes!(responses::cancel))
+        .routes(routes!(responses::input_items))
+        .routes(routes!(models::list))
+        .routes(routes!(models::read))
+        .routes(routes!(chat::create))
+        // Not offered; without this it would be the id of a response, and the answer 405.
+        .route("/responses/compact", post(|| async { ApiError::no_route() }))
+}
+
+fn session_routes() -> OpenApiRouter<Edge> {
+    OpenApiRouter::new()
+        .routes(routes!(sessions::login))
+        .routes(routes!(sessions::refresh))
+        .routes(routes!(sessions::logout))
+        .routes(routes!(sessions::jwks))
+}

@@ -1,0 +1,270 @@
+//! `POST /responses`: from a request to a turn, and from the turn to an answer, a background answer, or a stream.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use klatch_actors::request::{Chain, Wait};
+use klatch_actors::{Answer, Caller, Request, Submit};
+use klatch_protocol::event::{Created, Parameters};
+use klatch_protocol::{ConversationId, ResponseId, Turn};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::conversations::{ask_of, of_key};
+use super::delivery::Delivery;
+use super::edge::{Edge, now_ms};
+use super::errors::{ApiError, Refused};
+use super::extract::Sent;
+use super::idempotency::Identity;
+use super::inputs::{self, Destination};
+use super::lookup::{self, unexpected};
+use super::render;
+use super::reply::mark_replayed;
+use super::stream::{self, Reading};
+use super::wire::create_response::{CreateResponse, Place, Wanted};
+use super::wire::response::Response as WireResponse;
+
+/// Seconds that the client waits for an answer, as the SDKs and as proxies say it.
+const READ_TIMEOUT_HEADERS: [&str; 2] = ["x-stainless-read-timeout", "x-request-timeout"];
+
+/// A turn that was accepted, now or by an earlier request.
+struct Accepted {
+    response: ResponseId,
+    turn: Arc<Turn>,
+    replayed: bool,
+}
+
+/// Makes a response.
+///
+/// With `stream` the answer is an event stream that ends with `data: [DONE]`; each event's `data` is JSON.
+#[utoipa::path(post, path = "/responses", tag = "responses", request_body = CreateResponse,
+    responses(
+        (status = 200, description = "The response, or with `stream` its events", content(
+            (WireResponse = "application/json"),
+            (super::openapi::ServerSentEvent = "text/event-stream"),
+        )),
+        Refused,
+    ))]
+pub async fn create(
+    State(edge): State<Edge>,
+    Sent { caller, identity, headers, body }: Sent<CreateResponse>,
+) -> Result<Response, ApiError> {
+    let asked_at = Instant::now();
+    let wanted = body.check()?;
+    if !edge.responders.contains_key(&wanted.model) {
+        return Err(ApiError::unknown_model(&wanted.model, StatusCode::BAD_REQUEST));
+    }
+    let (stream, background, cancel) = (wanted.stream, wanted.background, wanted.cancel_on_disconnect);
+    let wait = if stream || background || cancel { Wait::Accepted } else { Wait::Ended };
+    let (target, submit) = prepare(&edge, &caller, &identity, &headers, wanted, wait).await?;
+    if wait == Wait::Ended {
+        return answer_at_end(&edge, caller, target, submit).await;
+    }
+    let Accepted { response, turn, replayed } = send(&edge, target, submit).await?;
+    let turn = Arc::unwrap_or_clone(turn);
+    let answer = if stream {
+        let delivery = Delivery::new(&edge, &caller, response, cancel && !background);
+        let reading = Reading {
+            caller,
+            response,
+            turn,
+            from: 0,
+            with_ids: false,
+            asked_at: Some(asked_at),
+            delivery: Some(delivery),
+        };
+        stream::tell(&edge, reading)
+    } else if background {
+        axum::Json(render::response(response, &turn)).into_response()
+    } else {
+        let delivery = Delivery::new(&edge, &caller, response, true);
+        let following = stream::until_ended(&edge, &caller, response, turn);
+        let ended = tokio::time::timeout(edge.options.limits.wait_max, following).await;
+        let turn = ended.map_err(|_| too_long())?.map_err(|cut| ApiError::unavailable(cut.to_string()))?;
+        deliver(delivery, response, &turn)
+    };
+    Ok(mark_replayed(answer, replayed))
+}
+
+/// Waits for the turn's end in a task of its own, so that an answer that nobody waits for any more is noticed.
+async fn answer_at_end(
+    edge: &Edge,
+    caller: Caller,
+    target: ConversationId,
+    submit: Submit,
+) -> Result<Response, ApiError> {
+    let (sender, receiver) = oneshot::channel();
+    let (sending, owner) = (edge.clone(), caller.clone());
+    tokio::spawn(async move {
+        let answer = send(&sending, target, submit).await;
+        if let Err(Ok(unwanted)) = sender.send(answer) {
+            drop(Delivery::new(&sending, &owner, unwanted.response, false));
+        }
+    });
+    let received = tokio::time::timeout(edge.options.limits.wait_max, receiver).await.map_err(|_| too_long())?;
+    let Accepted { response, turn, replayed } = received.map_err(|_| ApiError::failed())??;
+    let delivery = Delivery::new(edge, &caller, response, false);
+    Ok(mark_replayed(deliver(delivery, response, &turn), replayed))
+}
+
+fn too_long() -> ApiError {
+    ApiError::unavailable(
+        "the turn takes longer than a request may wait; it goes on: ask for a stream, or in the background",
+    )
+}
+
+fn deliver(delivery: Delivery, response: ResponseId, turn: &Turn) -> Response {
+    let bytes = serde_json::to_vec(&render::response(response, turn)).expect("a response is plain data");
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], delivery.body(Bytes::from(bytes))).into_response()
+}
+
+/// Sends the turn to its conversation, and on to a fork where it has to go there.
+async fn send(edge: &Edge, mut target: ConversationId, mut submit: Submit) -> Result<Accepted, ApiError> {
+    let derived = submit.key.is_some() && submit.create.is_some();
+    if let Some(again) = submit.chain.is_some().then(|| submit.clone()) {
+        match ask_of(edge, target, Request::Submit(Box::new(submit))).await? {
+            Answer::Forked { child, created, .. } => {
+                target = child;
+                submit = Submit { create: Some(created), chain: None, ..again };
+            }
+            answer => return accepted(target, answer),
+        }
+    }
+    let named = submit.create.is_none();
+    let request = Request::Submit(Box::new(submit));
+    if named {
+        return accepted(target, ask_of(edge, target, request).await?);
+    }
+    let answer = lookup::ask(edge, target, request).await.map_err(|refusal| of_key(refusal, derived))?;
+    accepted(target, answer)
+}
+
+fn accepted(conversation: ConversationId, answer: Answer) -> Result<Accepted, ApiError> {
+    match answer {
+        Answer::Turn { turn, replayed } => {
+            Ok(Accepted { response: conversation.response(turn.accepted.turn), turn, replayed })
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Where the turn goes, and what goes there.
+async fn prepare(
+    edge: &Edge,
+    caller: &Caller,
+    identity: &Identity,
+    headers: &HeaderMap,
+    wanted: Wanted,
+    wait: Wait,
+) -> Result<(ConversationId, Submit), ApiError> {
+    let (target, chain) = match wanted.place {
+        Place::New => (identity.new_conversation(), None),
+        Place::In(conversation) => (conversation, None),
+        Place::After(previous) => {
+            let chain = chain(edge, caller, previous, identity.new_conversation()).await?;
+            (previous.conversation, Some(chain))
+        }
+    };
+    let destination = match wanted.place {
+        Place::New => Destination::new_one(),
+        Place::In(_) | Place::After(_) => Destination::unread(target),
+    };
+    let create = (wanted.place == Place::New).then(|| Box::new(own_conversation(caller, identity)));
+    let resolved = inputs::resolve(edge, caller, destination, wanted.input).await?;
+    let parameters = Parameters {
+        model: wanted.model,
+        background: wanted.background,
+        store: wanted.store,
+        conversation_named: matches!(wanted.place, Place::In(_)),
+        previous: match wanted.place {
+            Place::After(previous) => Some(previous),
+            Place::New | Place::In(_) => None,
+        },
+        cancel_on_disconnect: wanted.cancel_on_disconnect,
+        start_by_ms: start_by_ms(headers, wanted.background),
+        request: wanted.options.to_json(),
+    };
+    let submit = Submit {
+        caller: caller.clone(),
+        input: inputs::new_items(&resolved),
+        parameters,
+        on_busy: wanted.on_busy,
+        key: identity.key,
+        fingerprint: identity.fingerprint,
+        retry: identity.retry,
+        wait,
+        create,
+        chain,
+    };
+    Ok((target, submit))
+}
+
+/// What follows the previous response: its items' end tells whether anything came since.
+async fn chain(edge: &Edge, caller: &Caller, previous: ResponseId, child: ConversationId) -> Result<Chain, ApiError> {
+    const PARAM: &str = "previous_response_id";
+    let missing = || ApiError::not_found(format!("there is no response `{previous}`")).about(PARAM);
+    let turn = lookup::any_response(edge, previous, caller).await?.ok_or_else(missing)?;
+    if !turn.accepted.parameters.store {
+        return Err(ApiError::invalid(PARAM, "names a response that was not stored: nothing can follow it"));
+    }
+    let items_end = match turn.outcome {
+        None => turn.block_end(),
+        Some(_) if turn.entered() => turn.output_ordinal(turn.outputs.len()),
+        Some(_) => turn.first_item,
+    };
+    Ok(Chain { after_turn: previous.turn, items_end, child })
+}
+
+fn own_conversation(caller: &Caller, identity: &Identity) -> Created {
+    Created {
+        tenant: caller.tenant.to_string(),
+        subject: caller.subject.to_string(),
+        metadata: Vec::new(),
+        ttl_seconds: None,
+        explicit: false,
+        items: Vec::new(),
+        parent: None,
+        key: identity.key_use(),
+    }
+}
+
+/// A turn that has not begun when its client gives up need not begin; one in the background has no such client.
+fn start_by_ms(headers: &HeaderMap, background: bool) -> Option<u64> {
+    let seconds = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let shortest =
+        READ_TIMEOUT_HEADERS.iter().filter_map(|name| seconds(name)).filter(|s| *s > 0.0).reduce(f64::min)?;
+    (!background && shortest.is_finite()).then(|| now_ms().saturating_add((shortest * 1_000.0) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderName;
+
+    use super::*;
+
+    fn bound(pairs: &[(&'static str, &'static str)], background: bool) -> Option<u64> {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        start_by_ms(&pairs.iter().map(pair).collect(), background)
+    }
+
+    #[test]
+    fn the_shorter_patience_bounds_the_wait() {
+        let bound_by = bound(&[("x-stainless-read-timeout", "600"), ("x-request-timeout", "1.5")], false);
+        let left_ms = bound_by.expect("a bound").saturating_sub(now_ms());
+        assert!((1_000..=1_500).contains(&left_ms), "{left_ms}");
+    }
+
+    #[test]
+    fn nonsense_and_the_background_have_no_bound() {
+        for value in ["", "soon", "0", "-1", "NaN", "inf"] {
+            assert_eq!(bound(&[("x-request-timeout", value)], false), None, "{value}");
+        }
+        assert_eq!(bound(&[("x-request-timeout", "5")], true), None);
+    }
+}

@@ -20,7 +20,7 @@ use klatch_protocol::{ClaimToken, ConversationId, Position};
 
 use super::engine::{Engine, read_error};
 use super::keys::{self, End};
-use super::queue::{Job, Queue};
+use super::queue::{Ack, Job, Queue, answer};
 use crate::stores::metrics::{Batches, REOPENED_TOTAL};
 
 /// Longer than a disk's pauses that end by themselves; then those who wait are better told.
@@ -87,8 +87,9 @@ pub fn run(shared: &Shared) {
     let mut spare = Vec::new();
     while let Some(mut jobs) = shared.queue.take(spare) {
         let Some(engine) = shared.engine.load_full() else { break };
-        let done = commit(&shared.queue, &engine, &mut jobs, &batches);
+        let done = catch_unwind(AssertUnwindSafe(|| commit(&shared.queue, &engine, &mut jobs, &batches)));
         drop(engine);
+        let done = done.unwrap_or_else(|_| Err(after_panic(&shared.queue)));
         if let Err(why) = done
             && !reopen(shared, &why)
         {
@@ -98,6 +99,13 @@ pub fn run(shared: &Shared) {
     }
     shared.engine.store(None);
     shared.queue.set_down("the store is closed".to_owned());
+}
+
+/// The database asserts some things, and damaged files may break them.
+fn after_panic(queue: &Queue) -> String {
+    let why = "the database panicked";
+    answer(queue.end_commit(), &StoreError::Unknown(why.to_owned()));
+    why.to_owned()
 }
 
 /// Answers for the batcher when it is stuck, until the queue is closed.
@@ -112,34 +120,26 @@ pub fn watch(shared: &Shared) {
     }
 }
 
-/// Says why the files must be opened again, if they must.
+/// Says why the files must be opened again, if they must. Who waits is in the queue's keeping from the beginning, so
+/// that the watch can answer whatever the disk does.
 fn commit(queue: &Queue, engine: &Engine, jobs: &mut Vec<Job>, batches: &Batches) -> Result<(), String> {
     let begun = Instant::now();
     let entries = jobs.len();
-    let mut plan = Plan::new(engine);
-    let (mut acks, mut answers) = (Vec::with_capacity(entries), Vec::with_capacity(entries));
-    for job in jobs.drain(..) {
-        answers.push(plan.add(job.change));
-        acks.push(job.ack);
-    }
+    let (acks, changes): (Vec<Ack>, Vec<Change>) = jobs.drain(..).map(|job| (job.ack, job.change)).unzip();
     queue.begin_commit(acks);
-    let done = catch_unwind(AssertUnwindSafe(|| plan.commit()));
+    let mut plan = Plan::new(engine);
+    let answers: Vec<_> = changes.into_iter().map(|change| plan.add(change)).collect();
+    let done = plan.commit().map_err(|error| error.to_string());
     let acks = queue.end_commit();
-    let was_given_up = acks.is_empty();
-    let done = match done {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the database panicked on writing".to_owned()),
-    };
+    batches.record(entries, begun.elapsed());
+    if done.is_ok() && acks.is_empty() {
+        tracing::warn!("the disk answers again");
+        queue.set_open();
+    }
     for (ack, answer) in acks.into_iter().zip(answers) {
         // Who no longer waits is not told.
         let _ = ack.send(if done.is_ok() { answer } else { Err(without_commit(answer)) });
     }
-    if done.is_ok() && was_given_up {
-        tracing::warn!("the disk answers again");
-        queue.set_open();
-    }
-    batches.record(entries, begun.elapsed());
     done
 }
 

@@ -36,6 +36,8 @@ lint() {
   cargo fmt --all --check
   cargo clippy --locked --workspace --all-targets -- -D warnings
   cargo_tool cargo-deny
+  # Licences are read for every platform, and a build fetches the crates of its own only.
+  cargo fetch --locked
   # The advisory database is fetched, where the network allows; licences, bans and sources need none.
   cargo deny --offline --log-level error check licenses bans sources
   if cargo deny --log-level error fetch db 2>/dev/null; then

@@ -12,8 +12,14 @@ pub struct Limits {
     pub turns_in_flight: usize,
     /// Conversations in memory. Beyond it the least recently used are passivated.
     pub active_conversations: usize,
+    /// What they may hold together, in bytes. Beyond it too the least recently used are passivated, and beyond twice
+    /// as much new turns are refused.
+    pub active_bytes: usize,
     /// Requests of one conversation that wait for it to be activated, or for the store.
     pub waiting_per_conversation: usize,
+    /// What of one conversation is not yet in its lists, in bytes. It is written with each snapshot; one entry can
+    /// hold 64 MiB.
+    pub hot_bytes_per_conversation: usize,
     /// Text of one reply, in bytes; at the limit the turn ends incomplete.
     pub reply_bytes: usize,
     /// Pieces of a reply that are not durable yet; the responder is not read beyond it.
@@ -40,7 +46,9 @@ impl Default for Limits {
             queue_per_conversation: 32,
             turns_in_flight: 10_000,
             active_conversations: 50_000,
+            active_bytes: 1 << 30,
             waiting_per_conversation: 128,
+            hot_bytes_per_conversation: 8 << 20,
             reply_bytes: 4 << 20,
             unsaved_pieces: 1_024,
             history_items: 100,
@@ -58,6 +66,7 @@ impl Default for Limits {
 #[derive(Debug, Default)]
 pub struct Load {
     open_turns: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 impl Load {
@@ -65,12 +74,26 @@ impl Load {
         self.open_turns.load(Ordering::Relaxed)
     }
 
+    /// Roughly what all conversations hold, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// A conversation has `now` open turns, and had `before`.
     pub fn turns_changed(&self, before: usize, now: usize) {
-        if now >= before {
-            self.open_turns.fetch_add(now - before, Ordering::Relaxed);
-        } else {
-            self.open_turns.fetch_sub(before - now, Ordering::Relaxed);
-        }
+        change(&self.open_turns, before, now);
+    }
+
+    /// A conversation holds `now` bytes, and held `before`.
+    pub fn bytes_changed(&self, before: usize, now: usize) {
+        change(&self.bytes, before, now);
+    }
+}
+
+fn change(counter: &AtomicUsize, before: usize, now: usize) {
+    if now >= before {
+        counter.fetch_add(now - before, Ordering::Relaxed);
+    } else {
+        counter.fetch_sub(before - now, Ordering::Relaxed);
     }
 }

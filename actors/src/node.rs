@@ -238,10 +238,13 @@ async fn expire_due(
     now_ms: u64,
 ) -> Result<(), StoreError> {
     for (at_ms, conversation) in store.due(now_ms, ROWS_AT_ONCE).await? {
-        // One that is refused keeps its row, and is looked at again.
-        if handle.ask(conversation, Request::Expire { retention_ms }).await.is_ok() {
-            store.due_remove(at_ms, conversation).await?;
+        match handle.ask(conversation, Request::Expire { retention_ms }).await {
+            Ok(Answer::DueAt(later_ms)) => store.due_add(later_ms, conversation).await?,
+            Ok(_) => {}
+            // It keeps its row, and is looked at again.
+            Err(_) => continue,
         }
+        store.due_remove(at_ms, conversation).await?;
     }
     Ok(())
 }

@@ -114,7 +114,8 @@ impl Reader {
         let mut line = vec![Level::own(conversation, state.clone())];
         loop {
             let level = line.last().expect("a line begins with one level");
-            let hot = level.state.items.values().find(|item| item.client_id.as_deref() == Some(client_id));
+            // The last of that id: an earlier one was deleted.
+            let hot = level.state.items.values().rev().find(|item| item.client_id.as_deref() == Some(client_id));
             let ordinal = match hot {
                 Some(item) => Some(item.ordinal),
                 None => self.store.item_of_client(level.conversation, client_id.to_owned()).await?,
@@ -177,12 +178,14 @@ impl Reader {
     async fn fill(&self, line: &[Level], depth: usize, page: Page, items: &mut Vec<Item>) -> Result<(), StoreError> {
         let level = &line[depth];
         let (mut from, mut to) = (page.from.max(level.from), page.to.min(level.to));
-        let hot = || level.state.items.range(from.min(to)..to).map(|(_, item)| ItemRow::from(item.clone()));
+        let hot: Vec<ItemRow> =
+            level.state.items.range(from.min(to)..to).map(|(_, item)| ItemRow::from(item.clone())).collect();
+        // A compaction since the state was read may have moved hot items to the list: they are shown once.
+        to = to.min(level.state.items.keys().next().copied().unwrap_or(u64::MAX));
         if page.order == Order::Descending {
-            let rows: Vec<ItemRow> = hot().rev().collect();
-            self.keep_visible(line, depth, rows, page.limit, items).await?;
+            let newest_first = hot.iter().rev().cloned().collect();
+            self.keep_visible(line, depth, newest_first, page.limit, items).await?;
         }
-        let hot_rows: Vec<ItemRow> = if page.order == Order::Ascending { hot().collect() } else { Vec::new() };
         while items.len() < page.limit && from < to {
             let rows = self.store.items(level.conversation, from, to, page.order, ROWS_AT_ONCE).await?;
             let Some(end) = rows.last().map(|row| row.ordinal) else { break };
@@ -194,7 +197,10 @@ impl Reader {
                 Order::Descending => to = end,
             }
         }
-        self.keep_visible(line, depth, hot_rows, page.limit, items).await
+        if page.order == Order::Ascending {
+            self.keep_visible(line, depth, hot, page.limit, items).await?;
+        }
+        Ok(())
     }
 
     async fn keep_visible(

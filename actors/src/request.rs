@@ -145,6 +145,8 @@ pub enum Answer {
     News(Vec<Change>),
     NotOpen,
     Done,
+    /// It has not expired; look again then, in ms since 1970.
+    DueAt(u64),
 }
 
 /// Named for what the caller can do.

@@ -52,7 +52,7 @@ pub fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EnvelopeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Attempt, AttemptReason, Call, Created, KeyUse};
+    use crate::event::{Attempt, AttemptReason, Call, Created, KeyUse, Parent};
     use crate::turn::{Outcome, Usage};
     use crate::{Body, ClaimToken, ConversationId, Entry, Event, Item, Position, State, Turn};
 
@@ -90,7 +90,11 @@ mod tests {
             Event::ItemDeleted { ordinal: 3 },
             Event::MetadataSet { metadata: vec![], key: None },
             Event::ResponseDeleted { turn: 0 },
-            Event::Forked { child: ConversationId([5; 16]), before: 3, key: None },
+            Event::Forked {
+                child: ConversationId([5; 16]),
+                prefix: Parent { conversation: ConversationId([4; 16]), before: 3, version: 1 },
+                key: None,
+            },
             Event::Deleted,
             Event::Snapshot(Box::new(State {
                 open: [Turn::new(crate::turn::tests::accepted(0), 0)].into(),

@@ -78,10 +78,10 @@ pub enum Event {
     ResponseDeleted {
         turn: u64,
     },
-    /// A child now shares all items below `before`.
+    /// A child now shares these items of the conversation.
     Forked {
         child: ConversationId,
-        before: u64,
+        prefix: Parent,
         key: Option<KeyUse>,
     },
     Deleted,

@@ -73,7 +73,8 @@ pub enum Did {
     Turn(u64),
     ItemsAdded(Vec<u64>),
     MetadataSet,
-    Forked(ConversationId),
+    /// With the prefix that it was promised.
+    Forked(Parent, ConversationId),
 }
 
 /// An item as the item list holds it. Deleted ones stay as a row: with its content while a child needs it, without
@@ -151,7 +152,8 @@ impl State {
             Event::ItemDeleted { ordinal } => {
                 self.version += 1;
                 self.hides_inherited |= self.parent.is_some_and(|parent| *ordinal < parent.before);
-                self.hidden.insert(*ordinal, self.version);
+                // Deleted again is deleted since the first time: a child made between must not see it.
+                self.hidden.entry(*ordinal).or_insert(self.version);
             }
             Event::MetadataSet { metadata, key } => {
                 self.metadata.clone_from(metadata);
@@ -161,10 +163,10 @@ impl State {
                 self.turns.remove(turn);
                 self.dropped_turns.insert(*turn);
             }
-            Event::Forked { child, before, key } => {
+            Event::Forked { child, prefix, key } => {
                 self.version += 1;
-                self.shared_before = self.shared_before.max(*before);
-                self.use_key(*key, at_ms, Did::Forked(*child));
+                self.shared_before = self.shared_before.max(prefix.before);
+                self.use_key(*key, at_ms, Did::Forked(*prefix, *child));
             }
             Event::Deleted => self.delete(),
             Event::Snapshot(state) => self.clone_from(state),
@@ -176,8 +178,20 @@ impl State {
         self.created.as_ref().filter(|_| !self.deleted)
     }
 
+    /// What a child that is forked now shares of this conversation, `id`: all below `before`, as it is then.
+    pub fn prefix(&self, id: ConversationId, before: u64) -> Parent {
+        Parent { conversation: id, before, version: self.version + 1 }
+    }
+
     pub fn key(&self, key: &[u8; 16]) -> Option<&Key> {
         self.keys.iter().rev().find(|known| known.used.key == *key)
+    }
+
+    /// Roughly what is kept in memory, and written with each snapshot, of items and turns, in bytes.
+    pub fn hot_bytes(&self) -> usize {
+        let items = self.items.values().map(|item| item.body.bytes());
+        let turns = self.turns.values().chain(&self.open).map(Turn::bytes);
+        items.chain(turns).sum()
     }
 
     /// Whether nothing is left to move or to trim.
@@ -361,7 +375,14 @@ mod tests {
     fn a_deleted_item_keeps_its_content_only_for_children() {
         let mut state = begun();
         state.apply(&Event::ItemsAdded { items: vec![text("shared"), text("own")], key: None }, 2);
-        state.apply(&Event::Forked { child: ConversationId([1; 16]), before: 1, key: None }, 3);
+        state.apply(
+            &Event::Forked {
+                child: ConversationId([1; 16]),
+                prefix: state.prefix(ConversationId([2; 16]), 1),
+                key: None,
+            },
+            3,
+        );
         state.apply(&Event::ItemDeleted { ordinal: 0 }, 4);
         state.apply(&Event::ItemDeleted { ordinal: 1 }, 5);
         let rows = state.settle().items;

@@ -236,6 +236,17 @@ impl Turn {
         }
     }
 
+    /// Roughly what it weighs in memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        const OVERHEAD: usize = 256;
+        let outputs = self.outputs.iter().map(|output| match output {
+            Output::Message { text, pieces } => text.len() + 4 * pieces.len(),
+            Output::Call(call) => call.name.len() + call.arguments.len(),
+        });
+        let inputs = self.accepted.input.iter().map(|item| item.body.bytes());
+        OVERHEAD + self.accepted.parameters.request.len() + outputs.chain(inputs).sum::<usize>()
+    }
+
     /// All text said so far, calls left out.
     pub fn text(&self) -> String {
         let texts = self.outputs.iter().filter_map(|output| match output {

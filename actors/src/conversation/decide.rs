@@ -32,6 +32,8 @@ pub struct Fixed {
     pub catalog: Arc<Catalog>,
     /// Conversations are looked at for expiry so long after their creation; none: only those with their own time.
     pub retention_ms: Option<u64>,
+    /// How often the conversation crashed in a row before this activation.
+    pub crashes: u32,
 }
 
 /// What deciding needs to know of the responders, by name.
@@ -132,10 +134,18 @@ pub enum Effect<R> {
     StillBusy,
     /// Everything is saved: stop.
     Closed,
-    /// Stop without saving: the store, or another owner, has the truth. `unfinished`: come back for an open turn.
-    GiveUp {
-        unfinished: bool,
-    },
+    /// Stop without saving: the store, or another owner, has the truth.
+    GiveUp(GivenUp),
+}
+
+/// What a conversation that is given up leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// The log could not be claimed or read; whether a turn is open is not known.
+    NotActivated,
+    /// A turn is open, and is to be taken up again.
+    Unfinished,
+    Idle,
 }
 
 /// Rows by which a conversation is found, written before the event that needs them or removed after it.
@@ -209,6 +219,8 @@ pub(super) enum Owed<R> {
     Turn {
         reply: R,
         turn: u64,
+        /// It was there already.
+        replayed: bool,
     },
 }
 
@@ -281,6 +293,14 @@ impl<R> Conversation<R> {
         effects
     }
 
+    /// Roughly what it holds in memory, in bytes, for the node's limit.
+    pub fn bytes(&self) -> usize {
+        match &self.phase {
+            Phase::Serving(serving) => serving.bytes(),
+            Phase::Activating { .. } | Phase::Fenced => 0,
+        }
+    }
+
     /// Open turns now, for the node's limit.
     pub fn open_turns(&self) -> usize {
         match &self.phase {
@@ -306,7 +326,7 @@ impl<R> Conversation<R> {
             Input::NotActivated(error) => {
                 let replies = waiting.into_iter().filter_map(|waiting| waiting.reply);
                 let mut out: Vec<_> = replies.map(|reply| refuse(reply, Refusal::from(error.clone()))).collect();
-                out.push(Effect::GiveUp { unfinished: false });
+                out.push(Effect::GiveUp(GivenUp::NotActivated));
                 (Phase::Fenced, out)
             }
             Input::Close => (Phase::Activating { waiting }, vec![Effect::StillBusy]),
@@ -352,6 +372,8 @@ impl<R> Serving<R> {
     }
 
     fn begin(mut self: Box<Self>, now_ms: u64, waiting: Vec<Waiting<R>>) -> (Phase<R>, Vec<Effect<R>>) {
+        // What waited must find an unfinished turn running: it may want to stop it.
+        self.start_next(now_ms);
         for Waiting { request, reply, admitted } in waiting {
             self.asked(now_ms, request, reply, admitted);
         }
@@ -390,12 +412,17 @@ impl<R> Serving<R> {
 
     fn phase(mut self: Box<Self>) -> (Phase<R>, Vec<Effect<R>>) {
         let out = std::mem::take(&mut self.out);
-        let over = out.iter().any(|effect| matches!(effect, Effect::Closed | Effect::GiveUp { .. }));
+        let over = out.iter().any(|effect| matches!(effect, Effect::Closed | Effect::GiveUp(_)));
         (if over { Phase::Fenced } else { Phase::Serving(self) }, out)
     }
 
     pub(super) fn gave_up(&self) -> bool {
-        self.out.iter().any(|effect| matches!(effect, Effect::GiveUp { .. }))
+        self.out.iter().any(|effect| matches!(effect, Effect::GiveUp(_)))
+    }
+
+    fn bytes(&self) -> usize {
+        let keys = self.state.keys.len() * std::mem::size_of::<klatch_protocol::state::Key>();
+        self.state.hot_bytes() + self.window.as_ref().map_or(0, Window::bytes) + keys
     }
 
     pub(super) fn reply(&mut self, reply: Option<R>, answer: Result<Answer, Refusal>) {

@@ -29,7 +29,12 @@ use crate::request::{Answer, Refusal, Request};
 use crate::responder::Responders;
 use crate::shard::ShardMessage;
 use crate::store::Store;
-use decide::{Conversation, Effect, Fixed, Input};
+use decide::{Conversation, Effect, Fixed, GivenUp, Input};
+
+/// Why it stops, for its shard, where that matters. Travels with the end itself: a message of its own could come
+/// after it.
+pub const NOT_ACTIVATED: &str = "not activated";
+pub const UNFINISHED: &str = "unfinished";
 
 /// Where an answer goes. Dropped without one, it tells the asker that the conversation crashed.
 pub type Reply = oneshot::Sender<Result<Answer, Refusal>>;
@@ -72,6 +77,8 @@ pub struct Arguments {
     pub conversation: ConversationId,
     pub surroundings: Arc<Surroundings>,
     pub shard: ActorRef<ShardMessage>,
+    /// Crashes in a row before this start.
+    pub crashes: u32,
 }
 
 pub struct State {
@@ -80,6 +87,7 @@ pub struct State {
     shard: ActorRef<ShardMessage>,
     core: Conversation<Reply>,
     open_turns: usize,
+    bytes: usize,
     tasks: JoinSet<()>,
     call: Option<Call>,
 }
@@ -94,6 +102,7 @@ struct Call {
 impl Drop for State {
     fn drop(&mut self) {
         self.surroundings.load.turns_changed(self.open_turns, 0);
+        self.surroundings.load.bytes_changed(self.bytes, 0);
     }
 }
 
@@ -103,7 +112,7 @@ impl Actor for ConversationActor {
     type Arguments = Arguments;
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { conversation, surroundings, shard } = arguments;
+        let Arguments { conversation, surroundings, shard, crashes } = arguments;
         let fixed = Fixed {
             conversation,
             node: surroundings.node.clone(),
@@ -112,12 +121,13 @@ impl Actor for ConversationActor {
             limits: surroundings.limits.clone(),
             catalog: surroundings.catalog.clone(),
             retention_ms: surroundings.retention_ms,
+            crashes,
         };
         let core = Conversation::new(fixed.clone());
         let mut tasks = JoinSet::new();
         let activate = tasks::activate(myself.clone(), surroundings.store.clone(), fixed, surroundings.clock.clone());
         tasks.spawn(tasks::watched(myself, activate));
-        Ok(State { conversation, surroundings, shard, core, open_turns: 0, tasks, call: None })
+        Ok(State { conversation, surroundings, shard, core, open_turns: 0, bytes: 0, tasks, call: None })
     }
 
     async fn handle(
@@ -128,7 +138,8 @@ impl Actor for ConversationActor {
     ) -> Result<(), ActorProcessingErr> {
         let input = match message {
             ConversationMessage::Ask(request, reply) => {
-                let admitted = state.surroundings.load.open_turns() < state.surroundings.limits.turns_in_flight;
+                let Surroundings { load, limits, .. } = &*state.surroundings;
+                let admitted = load.open_turns() < limits.turns_in_flight && load.bytes() / 2 < limits.active_bytes;
                 Input::Asked { request, reply, admitted }
             }
             ConversationMessage::Close => Input::Close,
@@ -156,6 +167,9 @@ impl State {
         let open_turns = self.core.open_turns();
         self.surroundings.load.turns_changed(self.open_turns, open_turns);
         self.open_turns = open_turns;
+        let bytes = self.core.bytes();
+        self.surroundings.load.bytes_changed(self.bytes, bytes);
+        self.bytes = bytes;
     }
 
     /// Carries the effect out; what it brings at once comes back.
@@ -211,8 +225,9 @@ impl State {
             Effect::TurnOver { model, outcome, took_ms } => metrics::turn_over(model, outcome, took_ms),
             Effect::AskToClose => self.to_shard(ShardMessage::WantsToClose(conversation)),
             Effect::StillBusy => self.to_shard(ShardMessage::StillBusy(conversation)),
-            Effect::Closed => self.leave(&myself, false),
-            Effect::GiveUp { unfinished } => self.leave(&myself, unfinished),
+            Effect::Closed | Effect::GiveUp(GivenUp::Idle) => myself.stop(None),
+            Effect::GiveUp(GivenUp::NotActivated) => myself.stop(Some(NOT_ACTIVATED.into())),
+            Effect::GiveUp(GivenUp::Unfinished) => myself.stop(Some(UNFINISHED.into())),
         }
         None
     }
@@ -226,11 +241,6 @@ impl State {
         let said = responder.respond(ask);
         let task = self.tasks.spawn(tasks::listen(myself.clone(), said, room.clone(), turn, attempt));
         self.call = Some(Call { task, room });
-    }
-
-    fn leave(&mut self, myself: &ActorRef<ConversationMessage>, unfinished: bool) {
-        self.to_shard(ShardMessage::Leaving { conversation: self.conversation, unfinished });
-        myself.stop(None);
     }
 
     fn to_shard(&self, message: ShardMessage) {

@@ -119,7 +119,8 @@ impl<R> Serving<R> {
         if let Some(chain) = submit.chain.filter(|chain| !self.goes_on_here(chain)) {
             return self.fork_for(now_ms, &submit, chain, reply);
         }
-        if let Err(refusal) = self.drop_known(&mut submit.input).and_then(|()| self.room_for(&submit, admitted)) {
+        let room = self.room_for(&submit, admitted).and_then(|()| self.room_for_bytes(&submit.input));
+        if let Err(refusal) = room.and_then(|()| self.drop_known(&mut submit.input)) {
             return self.reply(reply, Err(refusal));
         }
         if let Some(created) = submit.create.take().filter(|_| self.state.created.is_none()) {
@@ -151,7 +152,7 @@ impl<R> Serving<R> {
         self.shown.insert(turn, Mark::default());
         if let Some(reply) = reply {
             match submit.wait {
-                Wait::Accepted => self.staged.owed.push(Owed::Turn { reply, turn }),
+                Wait::Accepted => self.staged.owed.push(Owed::Turn { reply, turn, replayed: false }),
                 Wait::Ended => self.waits.push(EndWait { turn, replayed: false, reply }),
             }
         }
@@ -210,14 +211,11 @@ impl<R> Serving<R> {
         };
         match (did, reply) {
             (Some(Did::Turn(turn)), Some(reply)) => self.join(turn, submit.wait, reply),
-            (Some(Did::Forked(child)), Some(reply)) => match submit.chain {
-                Some(chain) => {
-                    let created = self.child_created(chain.items_end, Some(&submit));
-                    let answer = Answer::Forked { child, created: Box::new(created), replayed: true };
-                    self.staged.owed.push(Owed::Answer(reply, answer));
-                }
-                None => self.out.push(refuse(reply, Refusal::KeyReused)),
-            },
+            (Some(Did::Forked(prefix, child)), Some(reply)) => {
+                let created = self.child_created(prefix, Some(&submit));
+                let answer = Answer::Forked { child, created: Box::new(created), replayed: true };
+                self.staged.owed.push(Owed::Answer(reply, answer));
+            }
             (_, reply) => self.reply(reply, Err(Refusal::KeyReused)),
         }
     }
@@ -227,11 +225,11 @@ impl<R> Serving<R> {
         let open = self.state.open.iter().any(|open| open.accepted.turn == turn);
         if open || self.shown.contains_key(&turn) {
             match wait {
-                Wait::Accepted if self.staged.events.is_empty() => {
+                Wait::Accepted if self.staged.events.is_empty() && self.is_saved() => {
                     let answer = self.turn_answer(turn, true);
                     self.out.push(Effect::Reply(reply, answer));
                 }
-                Wait::Accepted => self.staged.owed.push(Owed::Turn { reply, turn }),
+                Wait::Accepted => self.staged.owed.push(Owed::Turn { reply, turn, replayed: true }),
                 Wait::Ended => self.waits.push(EndWait { turn, replayed: true, reply }),
             }
         } else if self.state.turns.contains_key(&turn) {
@@ -256,8 +254,8 @@ impl<R> Serving<R> {
     fn fork_for(&mut self, now_ms: u64, submit: &Submit, chain: Chain, reply: Option<R>) {
         let key = submit.key.map(|key| KeyUse { key, fingerprint: submit.fingerprint });
         match self.stage_fork(now_ms, chain.child, chain.items_end, key) {
-            Ok(before) => {
-                let created = Box::new(self.child_created(before, Some(submit)));
+            Ok(prefix) => {
+                let created = Box::new(self.child_created(prefix, Some(submit)));
                 self.owe(reply, Answer::Forked { child: chain.child, created, replayed: false });
             }
             Err(refusal) => self.reply(reply, Err(refusal)),
@@ -276,18 +274,19 @@ impl<R> Serving<R> {
         if let Err(refusal) = self.known_to(caller) {
             return self.reply(reply, Err(refusal));
         }
-        let (child, before, replayed) = match self.known_key(key, |did| match did {
-            Did::Forked(child) => Some(*child),
+        let known = self.known_key(key, |did| match did {
+            Did::Forked(prefix, child) => Some((*prefix, *child)),
             _ => None,
-        }) {
+        });
+        let (prefix, child, replayed) = match known {
             Err(refusal) => return self.reply(reply, Err(refusal)),
-            Ok(Some(child)) => (child, before.unwrap_or(self.state.entered_end), true),
+            Ok(Some((prefix, child))) => (prefix, child, true),
             Ok(None) => match self.stage_fork(now_ms, child, before.unwrap_or(self.state.entered_end), key) {
-                Ok(before) => (child, before, false),
+                Ok(prefix) => (prefix, child, false),
                 Err(refusal) => return self.reply(reply, Err(refusal)),
             },
         };
-        let created = Created { explicit: true, key, ..self.child_created(before, None) };
+        let created = Created { explicit: true, key, ..self.child_created(prefix, None) };
         self.owe(reply, Answer::Forked { child, created: Box::new(created), replayed });
     }
 
@@ -298,15 +297,16 @@ impl<R> Serving<R> {
         child: ConversationId,
         before: u64,
         key: Option<KeyUse>,
-    ) -> Result<u64, Refusal> {
+    ) -> Result<Parent, Refusal> {
         if self.state.open.front().is_some_and(|open| before > open.first_item) {
             return Err(Refusal::Locked);
         }
-        self.stage(now_ms, Event::Forked { child, before, key });
-        Ok(before)
+        let prefix = self.state.prefix(self.fixed.conversation, before);
+        self.stage(now_ms, Event::Forked { child, prefix, key });
+        Ok(prefix)
     }
 
-    fn child_created(&self, before: u64, submit: Option<&Submit>) -> Created {
+    fn child_created(&self, prefix: Parent, submit: Option<&Submit>) -> Created {
         let mine = self.state.created.as_ref().expect("only what exists is forked");
         Created {
             tenant: mine.tenant.clone(),
@@ -315,7 +315,7 @@ impl<R> Serving<R> {
             ttl_seconds: mine.ttl_seconds,
             explicit: false,
             items: Vec::new(),
-            parent: Some(Parent { conversation: self.fixed.conversation, before, version: self.state.version }),
+            parent: Some(prefix),
             key: submit.and_then(|submit| submit.key.map(|key| KeyUse { key, fingerprint: submit.fingerprint })),
         }
     }
@@ -331,10 +331,11 @@ impl<R> Serving<R> {
         match known {
             Err(refusal) => self.reply(reply, Err(refusal)),
             Ok(Some(ordinals)) => self.owe(reply, Answer::Items { ordinals, replayed: true }),
-            Ok(None) => match self.drop_known(&mut items) {
+            Ok(None) => match self.room_for_bytes(&items).and_then(|()| self.drop_known(&mut items)) {
                 Err(refusal) => self.reply(reply, Err(refusal)),
-                Ok(()) => {
-                    let ordinals = (self.state.next_item..).take(items.len()).collect();
+                Ok(known) => {
+                    let mut fresh = self.state.next_item..;
+                    let ordinals = known.into_iter().filter_map(|known| known.or_else(|| fresh.next())).collect();
                     if !items.is_empty() || key.is_some() {
                         self.stage(now_ms, Event::ItemsAdded { items, key });
                     }
@@ -345,20 +346,33 @@ impl<R> Serving<R> {
     }
 
     /// Leaves out items that are here already under the same id, with the same content. The edge has done so for
-    /// those in the item list.
-    fn drop_known(&self, items: &mut Vec<Item>) -> Result<(), Refusal> {
-        let mut differs = false;
-        items.retain(|item| {
-            let Some(id) = &item.client_id else { return true };
-            let known = self.state.items.values().find(|known| known.client_id.as_ref() == Some(id));
-            differs |= known.is_some_and(|known| known.body != item.body);
-            known.is_none()
-        });
-        if differs {
-            let message = "an item of this id is in the conversation with another content".to_owned();
-            return Err(Refusal::Invalid { param: "id", message });
+    /// those in the item list. Answers, for each of them, the ordinal under which it is known.
+    fn drop_known(&self, items: &mut Vec<Item>) -> Result<Vec<Option<u64>>, Refusal> {
+        let mut known = Vec::with_capacity(items.len());
+        for item in items.iter() {
+            let same = self.visible_of_client(item);
+            if same.is_some_and(|same| same.body != item.body) {
+                let message = "an item of this id is in the conversation with another content".to_owned();
+                return Err(Refusal::Invalid { param: "id", message });
+            }
+            known.push(same.map(|same| same.ordinal));
         }
-        Ok(())
+        let mut is_known = known.iter().map(Option::is_some);
+        items.retain(|_| !is_known.next().unwrap_or(false));
+        Ok(known)
+    }
+
+    fn visible_of_client(&self, item: &Item) -> Option<&Item> {
+        let id = item.client_id.as_ref()?;
+        let visible = self.state.items.values().filter(|known| !self.state.hidden.contains_key(&known.ordinal));
+        visible.into_iter().find(|known| known.client_id.as_ref() == Some(id))
+    }
+
+    /// What is hot is written with each snapshot, and an entry can only be so large.
+    fn room_for_bytes(&self, items: &[Item]) -> Result<(), Refusal> {
+        let more: usize = items.iter().map(|item| item.body.bytes()).sum();
+        let fits = self.state.hot_bytes() + more <= self.fixed.limits.hot_bytes_per_conversation;
+        if fits { Ok(()) } else { Err(full("the conversation")) }
     }
 
     fn set_metadata(
@@ -407,7 +421,7 @@ impl<R> Serving<R> {
             return self.reply(reply, Err(refusal));
         }
         if self.state.open.iter().any(|open| open.accepted.turn == turn) {
-            let started = self.running.as_ref().is_some_and(|running| running.turn == turn);
+            let started = self.state.turn(turn).is_some_and(|turn| !turn.attempts.is_empty());
             self.stop_running(now_ms, turn, Outcome::Cancelled { keep: started });
         }
         match reply {
@@ -443,9 +457,6 @@ impl<R> Serving<R> {
         self.running = None;
         self.out.push(Effect::StopCall);
         self.window = None;
-        for wait in std::mem::take(&mut self.waits) {
-            self.out.push(refuse(wait.reply, Refusal::NotFound("response")));
-        }
         if let (Some(created), created_at_ms) = (&self.state.created, self.state.created_at_ms) {
             self.staged.rows.push(Row::Due { at_ms: now_ms + CLEAR_AGAIN_AFTER_MS });
             self.staged.rows.push(Row::Unindex(IndexRow {
@@ -462,20 +473,16 @@ impl<R> Serving<R> {
     fn expire(&mut self, now_ms: u64, retention_ms: Option<u64>, reply: Option<R>) {
         let ttl_seconds = self.state.alive().and_then(|created| created.ttl_seconds);
         let lives_ms = lives_ms(ttl_seconds, retention_ms);
-        match (self.state.alive().is_some(), lives_ms) {
-            (true, Some(lives_ms)) if self.state.open.is_empty() => {
-                let at_ms = self.state.last_turn_ms.saturating_add(lives_ms);
-                if at_ms <= now_ms {
-                    return self.delete(now_ms, reply);
-                }
-                self.out.push(Effect::Write(Row::Due { at_ms }));
-            }
-            (true, Some(lives_ms)) => {
-                self.out.push(Effect::Write(Row::Due { at_ms: now_ms.saturating_add(lives_ms) }));
-            }
-            (true, None) | (false, _) => {}
+        let (Some(_), Some(lives_ms)) = (self.state.alive(), lives_ms) else {
+            return self.reply(reply, Ok(Answer::Done));
+        };
+        let idle = self.state.open.is_empty();
+        let since_ms = if idle { self.state.last_turn_ms } else { now_ms };
+        let at_ms = since_ms.saturating_add(lives_ms);
+        if idle && at_ms <= now_ms {
+            return self.delete(now_ms, reply);
         }
-        self.reply(reply, Ok(Answer::Done));
+        self.reply(reply, Ok(Answer::DueAt(at_ms)));
     }
 
     fn watch(&mut self, caller: &Caller, turn: u64, have: Mark, bytes_max: usize, reply: Option<R>) {

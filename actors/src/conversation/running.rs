@@ -12,8 +12,8 @@ use super::window::Window;
 use crate::responder::{Ask, End, MEMORY_BYTES_MAX, ResponderError, Said};
 use crate::store::StoreError;
 
-/// Attempts of one node's life after which a turn is held to be what crashes the conversation.
-const ATTEMPTS_PER_LIFE_MAX: usize = 2;
+/// Crashes in a row, with a call of the turn before each, after which the turn is held to be what crashes it.
+const CRASHES_MAX: u32 = 2;
 
 /// Attempts in all: a turn that takes its nodes down with it must end at some time.
 const ATTEMPTS_MAX: usize = 16;
@@ -37,7 +37,9 @@ impl<R> Serving<R> {
         let this_life = turn.attempts.iter().filter(|attempt| attempt.incarnation == self.fixed.incarnation).count();
         let too_late = turn.attempts.is_empty()
             && turn.accepted.parameters.start_by_ms.is_some_and(|start_by_ms| now_ms > start_by_ms);
-        if this_life >= ATTEMPTS_PER_LIFE_MAX || turn.attempts.len() >= ATTEMPTS_MAX {
+        // A store that failed makes attempts too, and is not the turn's fault.
+        let crashed = self.fixed.crashes >= CRASHES_MAX && this_life >= CRASHES_MAX as usize;
+        if crashed || turn.attempts.len() >= ATTEMPTS_MAX {
             Some(failed("the turn crashed its conversation more than once"))
         } else if too_late {
             Some(failed("the turn waited in the queue for longer than its client would"))
@@ -71,10 +73,11 @@ impl<R> Serving<R> {
     }
 
     /// The attempt is on record: the responder may be called, once its history is there.
-    pub(super) fn recorded(&mut self) {
-        let Some(running) = self.running.as_mut().filter(|running| running.step == RunningStep::Recording) else {
-            return;
+    pub(super) fn recorded(&mut self, turn: u64, attempt: Attempt) {
+        let this = |running: &&mut Running| {
+            running.step == RunningStep::Recording && running.turn == turn && running.attempt == attempt
         };
+        let Some(running) = self.running.as_mut().filter(this) else { return };
         let turn = running.turn;
         let wanted = self.history_wanted(turn);
         let Some(first_item) = self.state.turn(turn).map(|turn| turn.first_item) else { return };
@@ -96,6 +99,7 @@ impl<R> Serving<R> {
                 self.window = Some(self.window_behind(items));
                 self.call(turn);
             }
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Unknown(_))) => self.give_up(error),
             Err(error) => {
                 let message = format!("the conversation's history could not be read: {error}");
                 self.running = None;
@@ -244,7 +248,8 @@ impl<R> Serving<R> {
             return;
         };
         let due_ms = running.batched_ms + every_ms;
-        if now_ms >= due_ms {
+        // A clock that went back must not stop the reply.
+        if now_ms >= due_ms || now_ms < running.batched_ms {
             running.batched_ms = now_ms;
             self.stage_unsaved(now_ms);
         } else if !running.wake_set {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use klatch_protocol::{Entry, Event, Mark, Position, Turn};
 
-use super::decide::{Effect, EndWait, InFlight, Owed, Row, RunningStep, Saving, Serving, Staged, Watcher, refuse};
+use super::decide::{
+    Effect, EndWait, GivenUp, InFlight, Owed, Row, RunningStep, Saving, Serving, Staged, Watcher, refuse,
+};
 use crate::request::{Answer, Refusal};
 use crate::store::{Compaction, LogEnd, StoreError};
 
@@ -85,13 +87,14 @@ impl<R> Serving<R> {
         if self.state.deleted {
             self.shown.clear();
         }
-        let records_attempt = done.entry.events.iter().any(|event| matches!(event, Event::AttemptStarted { .. }));
         self.pay(done.owed);
         self.tell_of_ends();
         self.tell_watchers();
         self.shown.retain(|_, mark| !mark.ended);
-        if records_attempt {
-            self.recorded();
+        for event in &done.entry.events {
+            if let Event::AttemptStarted { turn, attempt } = event {
+                self.recorded(*turn, *attempt);
+            }
         }
     }
 
@@ -111,27 +114,37 @@ impl<R> Serving<R> {
             Ok(end) if end == self.end => {
                 self.out.push(Effect::Append { entry: waiting.entry.clone(), rows: Vec::new() });
             }
-            Ok(end) => self.give_up(StoreError::Fenced(end.map(|end| end.position))),
+            // It may stand below the other owner's claim.
+            Ok(_) => self.give_up(StoreError::Unknown("the log goes on under another owner".into())),
             Err(error) => self.give_up(error),
         }
     }
 
     /// Everyone who waits is told to come again; the log has the truth.
     pub(super) fn give_up(&mut self, error: StoreError) {
-        let refusal = Refusal::from(error);
-        let in_flight = match std::mem::replace(&mut self.saving, Saving::Nothing) {
-            Saving::Append(in_flight) => in_flight.owed,
-            Saving::Nothing | Saving::Compact { .. } => Vec::new(),
-        };
-        let owed = in_flight.into_iter().chain(std::mem::take(&mut self.staged).owed).map(|owed| match owed {
-            Owed::Answer(reply, _) | Owed::Turn { reply, .. } => reply,
-        });
-        let waits = std::mem::take(&mut self.waits).into_iter().map(|wait| wait.reply);
-        let watchers = std::mem::take(&mut self.watchers).into_iter().map(|watcher| watcher.reply);
-        let refused: Vec<_> = owed.chain(waits).chain(watchers).map(|reply| refuse(reply, refusal.clone())).collect();
-        self.out.extend(refused);
+        let Staged { events, mut owed, .. } = std::mem::take(&mut self.staged);
+        let mut lost = accepted(&events);
+        if let Saving::Append(in_flight) = std::mem::replace(&mut self.saving, Saving::Nothing) {
+            lost.extend(accepted(&in_flight.entry.events));
+            owed.splice(..0, in_flight.owed);
+        }
+        let not_done = Refusal::from(error);
+        for owed in owed {
+            let (Owed::Answer(reply, _) | Owed::Turn { reply, .. }) = owed;
+            self.out.push(refuse(reply, not_done.clone()));
+        }
+        // A turn that is in the log goes on there: to send it again would make another.
+        let goes_on = Refusal::Unavailable("the conversation has another owner now".into());
+        for EndWait { turn, reply, .. } in std::mem::take(&mut self.waits) {
+            let refusal = if lost.contains(&turn) { &not_done } else { &goes_on };
+            self.out.push(refuse(reply, refusal.clone()));
+        }
+        for Watcher { reply, .. } in std::mem::take(&mut self.watchers) {
+            self.out.push(refuse(reply, goes_on.clone()));
+        }
         self.out.push(Effect::StopCall);
-        self.out.push(Effect::GiveUp { unfinished: !self.state.open.is_empty() });
+        let unfinished = !self.state.open.is_empty();
+        self.out.push(Effect::GiveUp(if unfinished { GivenUp::Unfinished } else { GivenUp::Idle }));
     }
 
     fn should_compact(&self) -> bool {
@@ -202,7 +215,7 @@ impl<R> Serving<R> {
         for owed in owed {
             let (reply, answer) = match owed {
                 Owed::Answer(reply, answer) => (reply, Ok(answer)),
-                Owed::Turn { reply, turn } => (reply, self.turn_answer(turn, false)),
+                Owed::Turn { reply, turn, replayed } => (reply, self.turn_answer(turn, replayed)),
             };
             self.out.push(Effect::Reply(reply, answer));
         }
@@ -263,6 +276,15 @@ impl<R> Serving<R> {
         }
         Ok(Answer::Turn { turn: Arc::new(shown), replayed })
     }
+}
+
+/// The turns that these events accept.
+fn accepted(events: &[Event]) -> Vec<u64> {
+    let turn = |event: &Event| match event {
+        Event::TurnAccepted(accepted) => Some(accepted.turn),
+        _ => None,
+    };
+    events.iter().filter_map(turn).collect()
 }
 
 /// Roughly what the event weighs in the log, in bytes.

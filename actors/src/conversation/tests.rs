@@ -8,7 +8,7 @@ use klatch_protocol::event::{Call, Created, KeyUse, Parameters};
 use klatch_protocol::turn::Change;
 use klatch_protocol::{Body, ClaimToken, ConversationId, Event, Item, Mark, Outcome, State, Turn};
 
-use super::decide::{Catalog, Conversation, Effect, Fixed, Found, Input, Row, Traits};
+use super::decide::{Catalog, Conversation, Effect, Fixed, Found, GivenUp, Input, Row, Traits};
 use crate::limits::Limits;
 use crate::request::{Answer, Caller, OnBusy, Refusal, Request, Submit, Wait};
 use crate::responder::{End, ResponderError, Said};
@@ -26,13 +26,14 @@ struct World {
     log: Vec<Arc<klatch_protocol::Entry>>,
     pending: Option<Arc<klatch_protocol::Entry>>,
     limits: Limits,
+    crashes: u32,
 }
 
 fn caller(name: &str) -> Caller {
     Caller { tenant: "acme".into(), subject: name.into() }
 }
 
-fn core(incarnation: u64, claims: u64, limits: &Limits) -> Core {
+fn core(incarnation: u64, claims: u64, crashes: u32, limits: &Limits) -> Core {
     let slow = Traits { history_items: 0, at_once: false };
     let catalog: Catalog = [
         ("slow".to_owned(), slow),
@@ -48,12 +49,14 @@ fn core(incarnation: u64, claims: u64, limits: &Limits) -> Core {
         limits: Arc::new(limits.clone()),
         catalog: Arc::new(catalog),
         retention_ms: None,
+        crashes,
     })
 }
 
 impl World {
     fn new(limits: Limits) -> Self {
-        Self { core: core(1, 0, &limits), now_ms: 1_000, incarnation: 1, log: Vec::new(), pending: None, limits }
+        let core = core(1, 0, 0, &limits);
+        Self { core, now_ms: 1_000, incarnation: 1, log: Vec::new(), pending: None, limits, crashes: 0 }
     }
 
     fn found(&self) -> Found {
@@ -126,6 +129,10 @@ impl World {
         }
     }
 
+    fn activate_again(&mut self) {
+        self.core = core(self.incarnation, self.log.len() as u64, self.crashes, &self.limits);
+    }
+
     fn step(&mut self, line: &str) -> String {
         if let Some(ms) = line.strip_prefix("wait ") {
             self.now_ms += ms.parse::<u64>().expect("ms");
@@ -133,7 +140,13 @@ impl World {
         }
         if let Some(incarnation) = line.strip_prefix("restart ") {
             self.incarnation = incarnation.parse().expect("an incarnation");
-            self.core = core(self.incarnation, self.log.len() as u64, &self.limits);
+            self.crashes = 0;
+            self.activate_again();
+            return String::new();
+        }
+        if line == "crash" {
+            self.crashes += 1;
+            self.activate_again();
             return String::new();
         }
         let input = self.input(line);
@@ -236,7 +249,9 @@ fn show(effect: &Effect<String>) -> String {
         Effect::AskToClose => "ask to close".into(),
         Effect::StillBusy => "still busy".into(),
         Effect::Closed => "closed".into(),
-        Effect::GiveUp { unfinished } => format!("give up{}", if *unfinished { " unfinished" } else { "" }),
+        Effect::GiveUp(GivenUp::Idle) => "give up".into(),
+        Effect::GiveUp(GivenUp::Unfinished) => "give up unfinished".into(),
+        Effect::GiveUp(GivenUp::NotActivated) => "give up unread".into(),
     }
 }
 
@@ -301,6 +316,7 @@ fn show_answer(answer: &Result<Answer, Refusal>) -> String {
         }
         Ok(Answer::NotOpen) => "not open".into(),
         Ok(Answer::Done) => "done".into(),
+        Ok(Answer::DueAt(at_ms)) => format!("due at {at_ms}"),
         Ok(Answer::Forked { .. }) => "forked".into(),
         Err(Refusal::NotFound(what)) => format!("no {what}"),
         Err(Refusal::Busy { what, .. }) => format!("{what} is full"),
@@ -462,9 +478,12 @@ fn a_fenced_owner_refuses_all_that_it_still_owes_and_stops() {
          create a            -> index append 1-0 claimed+created
          saved               -> a: conversation
          submit b slow one   -> open append 1-1 accepted0+attempt0#1
-         submit c slow two   ->
-         fenced              -> b: moved, c: moved, stop call, give up unfinished
-         submit d slow three -> d: moved",
+         saved               -> call 0#1
+         watch w 0           -> w: news attempt
+         submit c slow two   -> append 1-2 accepted1
+         submit d slow three ->
+         fenced              -> b: unavailable, c: moved, d: moved, stop call, give up unfinished
+         submit e slow four  -> e: moved",
     );
 }
 
@@ -515,10 +534,10 @@ fn a_turn_that_crashes_its_conversation_twice_is_failed_and_the_next_one_runs() 
          submit c slow two   ->
          saved               -> call 0#1, append 1-2 accepted1
          saved               ->
-         restart 1
+         crash
          activated           -> append 2-1 attempt0#2
          saved               -> call 0#2
-         restart 1
+         crash
          activated           -> append 3-1 failed0+attempt1#1
          saved               -> call 1#1",
     );
@@ -596,8 +615,8 @@ fn a_deleted_conversation_ends_what_runs_and_leaves_nothing() {
          submit b slow one   -> open append 1-1 accepted0+attempt0#1
          saved               -> call 0#1
          watch w 0           -> w: news attempt
-         delete x            -> stop call, b: no response, due append 1-2 deleted
-         saved               -> write unindex, x: done, compact 0 items 0 turns
+         delete x            -> stop call, due append 1-2 deleted
+         saved               -> write unindex, x: done, b: no response, compact 0 items 0 turns
          compacted           ->
          submit c slow two   -> c: no conversation
          create d            -> d: no conversation",

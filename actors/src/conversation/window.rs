@@ -59,6 +59,10 @@ impl Window {
         }
     }
 
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The newest `limit` items below `before`, oldest first.
     pub fn history(&self, before: u64, limit: usize) -> Vec<Arc<Item>> {
         let end = self.items.partition_point(|item| item.ordinal < before);

@@ -24,6 +24,8 @@ pub enum Input<R> {
         conversation: ConversationId,
         request: Request,
         reply: Option<R>,
+        /// The conversations in memory hold more bytes than they may.
+        heavy: bool,
     },
     Left(ConversationId),
     ShardGone(Shard),
@@ -67,7 +69,7 @@ impl Gateway {
 
     pub fn decide<R>(&mut self, now_ms: u64, input: Input<R>) -> Vec<Effect<R>> {
         match input {
-            Input::Ask { conversation, request, reply } => self.ask(now_ms, conversation, request, reply),
+            Input::Ask { conversation, request, reply, heavy } => self.ask(now_ms, conversation, request, reply, heavy),
             Input::Left(conversation) => {
                 self.residents.pop(&conversation);
                 Vec::new()
@@ -93,6 +95,7 @@ impl Gateway {
         conversation: ConversationId,
         request: Request,
         reply: Option<R>,
+        heavy: bool,
     ) -> Vec<Effect<R>> {
         let shard = conversation.shard();
         let known = self.residents.contains(&conversation);
@@ -106,7 +109,8 @@ impl Gateway {
         }
         self.residents.put(conversation, now_ms);
         let mut effects = vec![Effect::Pass { shard, conversation, request, reply }];
-        for _ in 0..self.residents.len().saturating_sub(self.active_max).min(PASSIVATIONS_AT_ONCE) {
+        let over = if heavy { PASSIVATIONS_AT_ONCE } else { self.residents.len().saturating_sub(self.active_max) };
+        for _ in 0..over.min(PASSIVATIONS_AT_ONCE) {
             if let Some(oldest) = self.residents.peek_lru().map(|(id, _)| *id) {
                 // It is asked once; if it is busy it comes up again when the others have been asked.
                 self.residents.promote(&oldest);
@@ -148,8 +152,14 @@ mod tests {
     }
 
     fn ask(gateway: &mut Gateway, now_ms: u64, n: u8) -> Vec<ConversationId> {
-        let input = Input::Ask { conversation: id(n), request: Request::Wake, reply: Some(()) };
-        let effects = gateway.decide(now_ms, input);
+        passivated(gateway.decide(now_ms, wake(id(n))))
+    }
+
+    fn wake(conversation: ConversationId) -> Input<()> {
+        Input::Ask { conversation, request: Request::Wake, reply: Some(()), heavy: false }
+    }
+
+    fn passivated(effects: Vec<Effect<()>>) -> Vec<ConversationId> {
         effects
             .into_iter()
             .filter_map(|effect| match effect {
@@ -180,6 +190,15 @@ mod tests {
     }
 
     #[test]
+    fn too_many_bytes_send_the_least_recently_used_away_too() {
+        let mut gateway = gateway(10);
+        ask(&mut gateway, 0, 1);
+        ask(&mut gateway, 1, 2);
+        let heavy = Input::Ask { conversation: id(3), request: Request::Wake, reply: Some(()), heavy: true };
+        assert_eq!(passivated(gateway.decide(2, heavy)), [id(1), id(2)]);
+    }
+
+    #[test]
     fn idle_ones_leave_with_the_tick() {
         let mut gateway = gateway(10);
         ask(&mut gateway, 0, 1);
@@ -194,18 +213,12 @@ mod tests {
         for n in 0..OVER_THE_LIMIT as u32 {
             let mut bytes = [9; 16];
             bytes[..4].copy_from_slice(&n.to_be_bytes());
-            gateway
-                .decide(0, Input::Ask { conversation: ConversationId(bytes), request: Request::Wake, reply: Some(()) });
+            gateway.decide(0, wake(ConversationId(bytes)));
         }
         let refused = |effects: Vec<Effect<()>>| matches!(effects[0], Effect::Refuse(_, Refusal::Busy { .. }));
-        let newcomer = Input::Ask { conversation: id(1), request: Request::Wake, reply: Some(()) };
-        assert!(refused(gateway.decide(1, newcomer)));
-        let known = Input::Ask {
-            conversation: ConversationId([0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]),
-            request: Request::Wake,
-            reply: Some(()),
-        };
-        assert!(!refused(gateway.decide(1, known)));
+        assert!(refused(gateway.decide(1, wake(id(1)))));
+        let known = ConversationId([0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
+        assert!(!refused(gateway.decide(1, wake(known))));
     }
 
     #[test]
@@ -214,10 +227,10 @@ mod tests {
         ask(&mut gateway, 0, 1);
         with_status(&mut gateway, Status::Leaving);
         let refused = |effects: Vec<Effect<()>>| effects == [Effect::Refuse(Some(()), Refusal::Moved)];
-        let wake = Input::Ask { conversation: id(1), request: Request::Wake, reply: Some(()) };
-        assert!(refused(gateway.decide(1, wake)));
+        assert!(refused(gateway.decide(1, wake(id(1)))));
         let caller = crate::request::Caller { tenant: "t".into(), subject: "s".into() };
-        let cancel = Input::Ask { conversation: id(1), request: Request::Cancel { caller, turn: 0 }, reply: Some(()) };
+        let request = Request::Cancel { caller, turn: 0 };
+        let cancel = Input::Ask { conversation: id(1), request, reply: Some(()), heavy: false };
         assert!(!refused(gateway.decide(1, cancel)));
     }
 }

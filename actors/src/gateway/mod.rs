@@ -69,7 +69,10 @@ impl Actor for GatewayActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let input = match message {
-            GatewayMessage::Ask(conversation, request, reply) => Input::Ask { conversation, request, reply },
+            GatewayMessage::Ask(conversation, request, reply) => {
+                let Surroundings { load, limits, .. } = &*state.arguments.surroundings;
+                Input::Ask { conversation, request, reply, heavy: load.bytes() > limits.active_bytes }
+            }
             GatewayMessage::Left(conversation) => Input::Left(conversation),
             GatewayMessage::ShardGone(actor) => match state.forget(actor) {
                 Some(shard) => Input::ShardGone(shard),

@@ -15,8 +15,11 @@ use crate::request::{Refusal, Request};
 /// Crashes in a row after which nobody starts the conversation again by itself.
 const CRASHES_MAX: u32 = 5;
 
-/// Wait before the second start in a row; doubled with each further one.
+/// Wait before the second start in a row; doubled with each further one...
 const BACKOFF: Duration = Duration::from_millis(50);
+
+/// ...up to this: a store that is away for long is asked so often for each unfinished turn.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub enum Input<R> {
@@ -27,20 +30,29 @@ pub enum Input<R> {
     Passivate(ConversationId),
     WantsToClose(ConversationId),
     StillBusy(ConversationId),
-    Leaving {
-        conversation: ConversationId,
-        unfinished: bool,
-    },
-    Ended {
-        conversation: ConversationId,
-        crashed: bool,
-    },
+    Ended(ConversationId, End),
     BackoffOver(ConversationId),
+}
+
+/// How a conversation left memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Saved, and nothing was left to do; or given up with nothing open.
+    Idle,
+    /// Its log could not be claimed or read, so whether a turn is open is not known.
+    NotActivated,
+    /// Given up with an open turn.
+    Unfinished,
+    Crashed,
 }
 
 #[derive(Debug, PartialEq)]
 pub enum Effect<R> {
-    Start(ConversationId),
+    /// `crashes` in a row before this start.
+    Start {
+        conversation: ConversationId,
+        crashes: u32,
+    },
     Pass(ConversationId, Held<R>),
     Close(ConversationId),
     Refuse(Held<R>, Refusal),
@@ -62,7 +74,12 @@ pub struct Shard<R> {
 
 struct Resident<R> {
     place: Place<R>,
+    /// In a row.
     crashes: u32,
+    /// Starts in a row that came to nothing, for whatever reason.
+    tries: u32,
+    /// An open turn is known, or likely: it is started again until it has been looked at.
+    wanted: bool,
 }
 
 enum Place<R> {
@@ -73,9 +90,8 @@ enum Place<R> {
     /// It has stopped, or will not be reached any more; its end is on the way.
     Leaving {
         held: Vec<Held<R>>,
-        unfinished: bool,
     },
-    /// It crashed, and is started again in a moment.
+    /// It is started again in a moment.
     Waiting {
         held: Vec<Held<R>>,
     },
@@ -96,21 +112,23 @@ impl<R> Shard<R> {
             Input::NotDelivered(conversation, held) => self.not_delivered(conversation, held),
             Input::Passivate(conversation) | Input::WantsToClose(conversation) => self.close(conversation),
             Input::StillBusy(conversation) => self.still_busy(conversation),
-            Input::Leaving { conversation, unfinished } => self.leaving(conversation, unfinished),
-            Input::Ended { conversation, crashed } => self.ended(conversation, crashed),
+            Input::Ended(conversation, end) => self.ended(conversation, end),
             Input::BackoffOver(conversation) => self.restart(conversation),
         }
     }
 
     fn ask(&mut self, conversation: ConversationId, message: Held<R>) -> Vec<Effect<R>> {
         let held_max = self.held_max;
+        let wakes = message.request == Request::Wake;
         let Some(resident) = self.conversations.get_mut(&conversation) else {
-            self.conversations.insert(conversation, Resident { place: Place::Active, crashes: 0 });
-            return vec![Effect::Start(conversation), Effect::Pass(conversation, message)];
+            let resident = Resident { place: Place::Active, crashes: 0, tries: 0, wanted: wakes };
+            self.conversations.insert(conversation, resident);
+            return vec![Effect::Start { conversation, crashes: 0 }, Effect::Pass(conversation, message)];
         };
+        resident.wanted |= wakes;
         match &mut resident.place {
             Place::Active => vec![Effect::Pass(conversation, message)],
-            Place::Closing { held } | Place::Leaving { held, .. } | Place::Waiting { held } => {
+            Place::Closing { held } | Place::Leaving { held } | Place::Waiting { held } => {
                 if held.len() >= held_max {
                     let refusal = Refusal::Busy { what: "the conversation", retry_after_ms: 1_000 };
                     return vec![Effect::Refuse(message, refusal)];
@@ -125,7 +143,7 @@ impl<R> Shard<R> {
         if let Some(resident) = self.conversations.get_mut(&conversation)
             && matches!(resident.place, Place::Active)
         {
-            resident.place = Place::Leaving { held: Vec::new(), unfinished: false };
+            resident.place = Place::Leaving { held: Vec::new() };
         }
         self.ask(conversation, message)
     }
@@ -142,7 +160,7 @@ impl<R> Shard<R> {
 
     fn still_busy(&mut self, conversation: ConversationId) -> Vec<Effect<R>> {
         let Some(resident) = self.conversations.get_mut(&conversation) else { return Vec::new() };
-        resident.crashes = 0;
+        (resident.crashes, resident.tries) = (0, 0);
         match std::mem::replace(&mut resident.place, Place::Active) {
             Place::Closing { held } => held.into_iter().map(|held| Effect::Pass(conversation, held)).collect(),
             place => {
@@ -152,36 +170,40 @@ impl<R> Shard<R> {
         }
     }
 
-    fn leaving(&mut self, conversation: ConversationId, unfinished: bool) -> Vec<Effect<R>> {
-        let Some(resident) = self.conversations.get_mut(&conversation) else { return Vec::new() };
-        let held = resident.place.take_held();
-        resident.place = Place::Leaving { held, unfinished };
-        Vec::new()
-    }
-
-    fn ended(&mut self, conversation: ConversationId, crashed: bool) -> Vec<Effect<R>> {
+    fn ended(&mut self, conversation: ConversationId, end: End) -> Vec<Effect<R>> {
         let Some(mut resident) = self.conversations.remove(&conversation) else { return Vec::new() };
-        let unfinished = matches!(resident.place, Place::Leaving { unfinished: true, .. });
         let held = resident.place.take_held();
-        if !crashed && !unfinished {
-            if held.is_empty() {
-                return vec![Effect::Gone(conversation)];
-            }
-            self.conversations.insert(conversation, Resident { place: Place::Active, crashes: 0 });
-            let passed = held.into_iter().map(|held| Effect::Pass(conversation, held));
-            return std::iter::once(Effect::Start(conversation)).chain(passed).collect();
+        let again = match end {
+            End::Idle => false,
+            End::NotActivated => resident.wanted,
+            End::Unfinished | End::Crashed => true,
+        };
+        if !again {
+            return self.succeed(conversation, held);
         }
-        let crashes = resident.crashes + 1;
+        let crashes = if end == End::Crashed { resident.crashes + 1 } else { resident.crashes };
         if crashes >= CRASHES_MAX {
             let refusal = || Refusal::Unavailable("the conversation keeps crashing".into());
             let refused = held.into_iter().map(|held| Effect::Refuse(held, refusal()));
             return refused.chain([Effect::Gone(conversation)]).collect();
         }
-        self.conversations.insert(conversation, Resident { place: Place::Waiting { held }, crashes });
-        if crashes == 1 {
+        let tries = resident.tries + 1;
+        self.conversations
+            .insert(conversation, Resident { place: Place::Waiting { held }, crashes, tries, wanted: true });
+        if tries == 1 {
             return self.restart(conversation);
         }
-        vec![Effect::WakeAfter(conversation, BACKOFF * 2u32.pow(crashes - 2))]
+        let after = BACKOFF.saturating_mul(1 << (tries - 2).min(16)).min(BACKOFF_MAX);
+        vec![Effect::WakeAfter(conversation, after)]
+    }
+
+    /// What waited for it to go is for its successor, if there is any.
+    fn succeed(&mut self, conversation: ConversationId, held: Vec<Held<R>>) -> Vec<Effect<R>> {
+        let mut asks = held.into_iter();
+        let Some(first) = asks.next() else { return vec![Effect::Gone(conversation)] };
+        let mut effects = self.ask(conversation, first);
+        effects.extend(asks.map(|held| Effect::Pass(conversation, held)));
+        effects
     }
 
     /// There may be an unfinished turn: it goes on without waiting for the next message.
@@ -192,9 +214,10 @@ impl<R> Shard<R> {
         }
         let held = resident.place.take_held();
         resident.place = Place::Active;
+        let crashes = resident.crashes;
         let wake = Held { request: Request::Wake, reply: None };
         let passed = std::iter::once(wake).chain(held).map(|held| Effect::Pass(conversation, held));
-        std::iter::once(Effect::Start(conversation)).chain(passed).collect()
+        std::iter::once(Effect::Start { conversation, crashes }).chain(passed).collect()
     }
 }
 
@@ -202,7 +225,7 @@ impl<R> Place<R> {
     fn take_held(&mut self) -> Vec<Held<R>> {
         match self {
             Place::Active => Vec::new(),
-            Place::Closing { held } | Place::Leaving { held, .. } | Place::Waiting { held } => std::mem::take(held),
+            Place::Closing { held } | Place::Leaving { held } | Place::Waiting { held } => std::mem::take(held),
         }
     }
 }
@@ -224,15 +247,19 @@ mod tests {
     }
 
     fn parse(input: &str) -> Input<u32> {
-        let held = |n: &str| Held { request: Request::Wake, reply: Some(n.parse().expect("a message is a number")) };
+        let held = |n: &str| Held {
+            request: Request::Undelivered { turn: 0 },
+            reply: Some(n.parse().expect("a message is a number")),
+        };
         match input.split_once(' ').unwrap_or((input, "")) {
             ("ask", n) => Input::Ask(C, held(n)),
             ("bounced", n) => Input::NotDelivered(C, held(n)),
             ("passivate", _) => Input::Passivate(C),
             ("busy", _) => Input::StillBusy(C),
-            ("leaving", unfinished) => Input::Leaving { conversation: C, unfinished: unfinished == "unfinished" },
-            ("ended", _) => Input::Ended { conversation: C, crashed: false },
-            ("crashed", _) => Input::Ended { conversation: C, crashed: true },
+            ("ended", "") => Input::Ended(C, End::Idle),
+            ("ended", "unfinished") => Input::Ended(C, End::Unfinished),
+            ("ended", "not-activated") => Input::Ended(C, End::NotActivated),
+            ("crashed", _) => Input::Ended(C, End::Crashed),
             ("backoff", _) => Input::BackoffOver(C),
             (other, _) => panic!("there is no input {other:?}"),
         }
@@ -241,7 +268,8 @@ mod tests {
     fn show(effect: &Effect<u32>) -> String {
         let name = |held: &Held<u32>| held.reply.map_or("wake".to_owned(), |n| n.to_string());
         match effect {
-            Effect::Start(_) => "start".into(),
+            Effect::Start { crashes: 0, .. } => "start".into(),
+            Effect::Start { crashes, .. } => format!("start after {crashes}"),
             Effect::Pass(_, held) => format!("pass {}", name(held)),
             Effect::Close(_) => "close".into(),
             Effect::Refuse(held, _) => format!("refuse {}", name(held)),
@@ -259,11 +287,9 @@ mod tests {
              busy       -> pass 2
              passivate  -> close
              ask 3      ->
-             leaving    ->
              ask 4      ->
              ended      -> start, pass 3, pass 4
              passivate  -> close
-             leaving    ->
              ended      -> gone",
         );
     }
@@ -272,27 +298,52 @@ mod tests {
     fn a_crash_is_followed_by_a_start_at_once_and_then_by_pauses_that_grow() {
         check(
             "ask 1      -> start, pass 1
-             crashed    -> start, pass wake
+             crashed    -> start after 1, pass wake
              bounced 2  ->
              crashed    -> wake after 50 ms
              ask 3      ->
-             backoff    -> start, pass wake, pass 2, pass 3
+             backoff    -> start after 2, pass wake, pass 2, pass 3
              crashed    -> wake after 100 ms
-             backoff    -> start, pass wake
+             backoff    -> start after 3, pass wake
              crashed    -> wake after 200 ms
              ask 4      ->
-             backoff    -> start, pass wake, pass 4
+             backoff    -> start after 4, pass wake, pass 4
              crashed    -> gone
              ask 5      -> start, pass 5",
         );
     }
 
     #[test]
-    fn one_that_gave_up_with_an_open_turn_is_started_again() {
+    fn one_with_an_open_turn_is_started_again_for_as_long_as_the_store_is_away() {
         check(
-            "ask 1              -> start, pass 1
-             leaving unfinished ->
-             ended              -> start, pass wake",
+            "ask 1               -> start, pass 1
+             ended unfinished    -> start, pass wake
+             ended not-activated -> wake after 50 ms
+             backoff             -> start, pass wake
+             ended not-activated -> wake after 100 ms
+             backoff             -> start, pass wake
+             ended not-activated -> wake after 200 ms
+             backoff             -> start, pass wake
+             ended not-activated -> wake after 400 ms
+             backoff             -> start, pass wake
+             ended not-activated -> wake after 800 ms
+             backoff             -> start, pass wake
+             ended not-activated -> wake after 1600 ms
+             backoff             -> start, pass wake
+             ended not-activated -> wake after 3200 ms
+             backoff             -> start, pass wake
+             ended not-activated -> wake after 5000 ms
+             backoff             -> start, pass wake
+             passivate           -> close
+             ended               -> gone",
+        );
+    }
+
+    #[test]
+    fn one_that_nobody_needs_is_not_started_again_while_the_store_is_away() {
+        check(
+            "ask 1               -> start, pass 1
+             ended not-activated -> gone",
         );
     }
 

@@ -12,19 +12,19 @@ use klatch_protocol::{ConversationId, Shard};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
 
 use crate::conversation::{
-    Arguments as ConversationArguments, ConversationActor, ConversationMessage, Reply, Surroundings,
+    Arguments as ConversationArguments, ConversationActor, ConversationMessage, NOT_ACTIVATED, Reply, Surroundings,
+    UNFINISHED,
 };
 use crate::gateway::GatewayMessage;
 use crate::metrics;
 use crate::request::Request;
-use decide::{Effect, Held, Input};
+use decide::{Effect, End, Held, Input};
 
 pub enum ShardMessage {
     Ask(ConversationId, Request, Option<Reply>),
     Passivate(ConversationId),
     WantsToClose(ConversationId),
     StillBusy(ConversationId),
-    Leaving { conversation: ConversationId, unfinished: bool },
     BackoffOver(ConversationId),
 }
 
@@ -64,7 +64,6 @@ impl Actor for ShardActor {
             ShardMessage::Passivate(conversation) => Input::Passivate(conversation),
             ShardMessage::WantsToClose(conversation) => Input::WantsToClose(conversation),
             ShardMessage::StillBusy(conversation) => Input::StillBusy(conversation),
-            ShardMessage::Leaving { conversation, unfinished } => Input::Leaving { conversation, unfinished },
             ShardMessage::BackoffOver(conversation) => Input::BackoffOver(conversation),
         };
         state.happened(&myself, input).await
@@ -76,18 +75,18 @@ impl Actor for ShardActor {
         event: SupervisionEvent,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let (actor, crashed) = match &event {
-            SupervisionEvent::ActorTerminated(cell, _, _) => (cell.get_id(), false),
+        let (actor, end) = match &event {
+            SupervisionEvent::ActorTerminated(cell, _, why) => (cell.get_id(), end(why.as_deref())),
             SupervisionEvent::ActorFailed(cell, error) => {
                 tracing::error!(shard.id = state.arguments.shard.0, %error, "a conversation crashed");
                 metrics::conversation_crashed();
-                (cell.get_id(), true)
+                (cell.get_id(), End::Crashed)
             }
             _ => return Ok(()),
         };
         let Some(conversation) = state.ids.remove(&actor) else { return Ok(()) };
         state.actors.remove(&conversation);
-        state.happened(&myself, Input::Ended { conversation, crashed }).await
+        state.happened(&myself, Input::Ended(conversation, end)).await
     }
 }
 
@@ -114,7 +113,7 @@ impl State {
         effect: Effect<Reply>,
     ) -> Result<Vec<Effect<Reply>>, ActorProcessingErr> {
         match effect {
-            Effect::Start(conversation) => self.start(myself, conversation).await?,
+            Effect::Start { conversation, crashes } => self.start(myself, conversation, crashes).await?,
             Effect::Pass(conversation, held) => return Ok(self.pass(conversation, held)),
             Effect::Close(conversation) => {
                 if let Some(actor) = self.actors.get(&conversation) {
@@ -139,9 +138,10 @@ impl State {
         &mut self,
         myself: &ActorRef<ShardMessage>,
         conversation: ConversationId,
+        crashes: u32,
     ) -> Result<(), ActorProcessingErr> {
         let surroundings = self.arguments.surroundings.clone();
-        let arguments = ConversationArguments { conversation, surroundings, shard: myself.clone() };
+        let arguments = ConversationArguments { conversation, surroundings, shard: myself.clone(), crashes };
         let (actor, _) = Actor::spawn_linked(None, ConversationActor, arguments, myself.get_cell()).await?;
         self.ids.insert(actor.get_id(), conversation);
         self.actors.insert(conversation, actor);
@@ -157,5 +157,14 @@ impl State {
             }
             Ok(()) | Err(_) => Vec::new(),
         }
+    }
+}
+
+/// By the reason with which the conversation stopped.
+fn end(why: Option<&str>) -> End {
+    match why {
+        Some(NOT_ACTIVATED) => End::NotActivated,
+        Some(UNFINISHED) => End::Unfinished,
+        Some(_) | None => End::Idle,
     }
 }

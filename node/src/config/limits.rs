@@ -38,8 +38,13 @@ pub struct LimitOptions {
     pub turns_in_flight: usize,
     /// Conversations in memory. Over it the least recently used are put away.
     pub active_conversations: usize,
+    /// What they may hold together in bytes. Over it too the least recently used are put away, and over twice as much
+    /// new turns get 503.
+    pub active_bytes: usize,
     /// Requests of one conversation that wait until it is in memory, or for the store; over it 503.
     pub waiting_per_conversation: usize,
+    /// What of one conversation is not in its lists yet, in bytes: over it 503. It is written with each snapshot.
+    pub hot_bytes_per_conversation: usize,
     /// Text of one reply in bytes; at the limit the turn ends incomplete.
     pub reply_bytes: usize,
     /// Pieces of a reply that are not durable yet; the model is not read beyond it.
@@ -87,7 +92,9 @@ impl Default for LimitOptions {
             queue_per_conversation: runtime.queue_per_conversation,
             turns_in_flight: runtime.turns_in_flight,
             active_conversations: runtime.active_conversations,
+            active_bytes: runtime.active_bytes,
             waiting_per_conversation: runtime.waiting_per_conversation,
+            hot_bytes_per_conversation: runtime.hot_bytes_per_conversation,
             reply_bytes: runtime.reply_bytes,
             unsaved_pieces: runtime.unsaved_pieces,
             history_items: runtime.history_items,
@@ -108,7 +115,9 @@ impl LimitOptions {
             queue_per_conversation: self.queue_per_conversation,
             turns_in_flight: self.turns_in_flight,
             active_conversations: self.active_conversations,
+            active_bytes: self.active_bytes,
             waiting_per_conversation: self.waiting_per_conversation,
+            hot_bytes_per_conversation: self.hot_bytes_per_conversation,
             reply_bytes: self.reply_bytes,
             unsaved_pieces: self.unsaved_pieces,
             history_items: self.history_items,
@@ -131,7 +140,9 @@ impl LimitOptions {
             ("queue_per_conversation", self.queue_per_conversation),
             ("turns_in_flight", self.turns_in_flight),
             ("active_conversations", self.active_conversations),
+            ("active_bytes", self.active_bytes),
             ("waiting_per_conversation", self.waiting_per_conversation),
+            ("hot_bytes_per_conversation", self.hot_bytes_per_conversation),
             ("reply_bytes", self.reply_bytes),
             ("unsaved_pieces", self.unsaved_pieces),
             ("history_bytes", self.history_bytes),

@@ -99,7 +99,11 @@ pub fn every_event() -> Vec<Event> {
         Event::ItemDeleted { ordinal: u64::MAX },
         Event::MetadataSet { metadata: vec![], key: None },
         Event::ResponseDeleted { turn: 0 },
-        Event::Forked { child: ConversationId([5; 16]), before: 3, key: None },
+        Event::Forked {
+            child: ConversationId([5; 16]),
+            prefix: Parent { conversation: ConversationId([4; 16]), before: 3, version: 1 },
+            key: None,
+        },
         Event::Deleted,
     ]
 }

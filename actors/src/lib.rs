@@ -10,6 +10,7 @@ pub mod limits;
 pub mod membership;
 pub mod metrics;
 pub mod node;
+pub mod peers;
 pub mod reader;
 pub mod request;
 pub mod responder;

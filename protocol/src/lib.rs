@@ -10,6 +10,7 @@ pub mod item;
 pub mod state;
 pub mod stream;
 pub mod turn;
+pub mod view;
 
 pub use event::{Entry, Event, Position};
 pub use ids::{ClaimToken, ConversationId, IdError, ItemId, ResponseId, Shard};

@@ -3,6 +3,7 @@
 //! With a store of its own a node is alone, and the view is this node.
 
 pub mod decide;
+pub mod views;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 

@@ -72,6 +72,7 @@ pub fn unexpected(answer: &Answer) -> ApiError {
         Answer::News(_) => "news",
         Answer::NotOpen => "not open",
         Answer::Done => "done",
+        Answer::DueAt(_) => "due at",
     };
     tracing::error!(answer = kind, "a conversation answered what it was not asked");
     ApiError::failed()

@@ -253,6 +253,9 @@ enum NodeMessage {
     Children(ractor::RpcReplyPort<Children>),
 }
 
+/// Never leaves this node.
+impl ractor::Message for NodeMessage {}
+
 #[derive(Clone)]
 struct Children {
     gateway: ActorRef<GatewayMessage>,

@@ -57,6 +57,9 @@ pub enum ConversationMessage {
     TaskPanicked,
 }
 
+/// Never leaves this node.
+impl ractor::Message for ConversationMessage {}
+
 /// What a conversation works with; shared by all of a node.
 pub struct Surroundings {
     pub node: String,

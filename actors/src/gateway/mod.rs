@@ -35,6 +35,9 @@ pub enum GatewayMessage {
     Status(oneshot::Sender<Status>),
 }
 
+/// Never leaves this node.
+impl ractor::Message for GatewayMessage {}
+
 pub struct GatewayActor;
 
 pub struct Arguments {

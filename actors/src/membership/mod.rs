@@ -17,6 +17,9 @@ pub enum MembershipMessage {
     Leave,
 }
 
+/// Never leaves this node.
+impl ractor::Message for MembershipMessage {}
+
 pub struct MembershipActor;
 
 pub struct Arguments {

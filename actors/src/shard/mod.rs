@@ -28,6 +28,9 @@ pub enum ShardMessage {
     BackoffOver(ConversationId),
 }
 
+/// Never leaves this node.
+impl ractor::Message for ShardMessage {}
+
 pub struct ShardActor;
 
 pub struct Arguments {

@@ -339,6 +339,15 @@ async fn conversations_are_listed_by_page_and_metadata() {
 }
 
 #[tokio::test]
+async fn a_field_that_is_missing_is_named() {
+    let world = World::new().await;
+    let (_, param) = world.post("/auth/login", json!({"username": "ann"})).await.error(400);
+    assert_eq!(param, "password");
+    let (_, param) = world.post("/auth/refresh", json!({})).await.error(400);
+    assert_eq!(param, "refresh_token");
+}
+
+#[tokio::test]
 async fn a_stranger_finds_nothing() {
     let mut world = World::new().await;
     let conversation = world.conversation().await;

@@ -109,7 +109,9 @@ pub async fn update(
     PathConversation(id): PathConversation,
     Sent { caller, identity, body, .. }: Sent<UpdateConversation>,
 ) -> Result<Replayable<Conversation>, ApiError> {
-    let metadata = checked_metadata(body.metadata)?;
+    let given =
+        body.metadata.ok_or_else(|| ApiError::invalid("metadata", "is required: an object, or null for none"))?;
+    let metadata = checked_metadata(given)?;
     let request = Request::SetMetadata { caller, metadata, key: identity.key_use() };
     summary(id, ask_of(&edge, id, request).await?)
 }

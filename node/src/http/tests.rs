@@ -339,6 +339,18 @@ async fn conversations_are_listed_by_page_and_metadata() {
 }
 
 #[tokio::test]
+async fn metadata_goes_only_where_the_request_says_so() {
+    let world = World::new().await;
+    let path = format!("/v1/conversations/{}", world.conversation().await);
+    let metadata = async || world.get(&path).await.json()["metadata"].clone();
+    world.post(&path, json!({"metadata": {"topic": "tea"}})).await;
+    assert_eq!(world.post(&path, json!({"metdata": {}})).await.error(400).1, "metadata");
+    assert_eq!(metadata().await, json!({"topic": "tea"}));
+    assert_eq!(world.post(&path, json!({"metadata": null})).await.status, 200);
+    assert_eq!(metadata().await, json!({}));
+}
+
+#[tokio::test]
 async fn a_field_that_is_missing_is_named() {
     let world = World::new().await;
     let (_, param) = world.post("/auth/login", json!({"username": "ann"})).await.error(400);

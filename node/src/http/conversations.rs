@@ -24,8 +24,9 @@ use super::wire::given::{ADDED_ITEMS_MAX, read_items};
 use super::wire::list::List;
 use super::wire::options::{Metadata, check_metadata};
 
-/// Rows looked at for one page: a filter that fits few conversations answers a short page, and that there is more.
-const ROWS_SCANNED_MAX: usize = 1_000;
+/// Rows looked at for one page: a filter that fits few conversations answers a short page, that there is more, and
+/// where to go on.
+pub(super) const ROWS_SCANNED_MAX: usize = 1_000;
 /// Rows read from the index at once.
 const ROWS_AT_ONCE: usize = 100;
 /// Conversations read at once for a page.
@@ -202,13 +203,18 @@ pub async fn list(
         None => None,
     };
     let order = if backwards { opposite(paging.order) } else { paging.order };
-    let (mut found, mut has_more) = scan(&edge, &caller, start, order, &wanted, paging.limit + 1).await?;
-    has_more |= found.len() > paging.limit;
+    let (mut found, scanned_to) = scan(&edge, &caller, start, order, &wanted, paging.limit + 1).await?;
+    let has_more = scanned_to.is_some() || found.len() > paging.limit;
     found.truncate(paging.limit);
     if backwards {
         found.reverse();
     }
-    Ok(Json(List::new(found, has_more)))
+    let page = List::new(found, has_more);
+    Ok(Json(match scanned_to.map(|id| id.to_string()) {
+        Some(id) if backwards => page.beginning_with(id),
+        Some(id) => page.ending_with(id),
+        None => page,
+    }))
 }
 
 fn opposite(order: Order) -> Order {
@@ -230,7 +236,7 @@ async fn cursor_row(
     Ok((state.created_at_ms, conversation))
 }
 
-/// At most `limit` conversations that fit, and whether the scan ended before the rows did.
+/// At most `limit` conversations that fit, and the last row looked at where the scan ended before the rows did.
 async fn scan(
     edge: &Edge,
     caller: &Caller,
@@ -238,11 +244,11 @@ async fn scan(
     order: Order,
     wanted: &[(String, String)],
     limit: usize,
-) -> Result<(Vec<Conversation>, bool), ApiError> {
+) -> Result<(Vec<Conversation>, Option<ConversationId>), ApiError> {
     let (mut found, mut scanned) = (Vec::new(), 0);
     while scanned < ROWS_SCANNED_MAX {
         let rows = edge.handle.reader().list(caller, after, order, ROWS_AT_ONCE).await?;
-        let Some(last) = rows.last() else { return Ok((found, false)) };
+        let Some(last) = rows.last() else { return Ok((found, None)) };
         after = Some((last.created_at_ms, last.conversation));
         scanned += rows.len();
         let all = rows.len() < ROWS_AT_ONCE;
@@ -254,14 +260,14 @@ async fn scan(
             }
             found.push(shown(id, &state));
             if found.len() == limit {
-                return Ok((found, false));
+                return Ok((found, None));
             }
         }
         if all {
-            return Ok((found, false));
+            return Ok((found, None));
         }
     }
-    Ok((found, true))
+    Ok((found, after.map(|(_, id)| id)))
 }
 
 /// The conversation of a row, where it lives and was made by a request for it.

@@ -360,6 +360,22 @@ async fn a_field_that_is_missing_is_named() {
 }
 
 #[tokio::test]
+async fn a_page_on_which_nothing_fits_says_where_to_go_on() {
+    let world = World::new().await;
+    let marked = world.post("/v1/conversations", json!({"metadata": {"mark": "old"}})).await.json()["id"].clone();
+    // Those of one millisecond stand in no order, so a few more are made than are looked at.
+    for _ in 0..super::conversations::ROWS_SCANNED_MAX + 20 {
+        world.conversation().await;
+    }
+    let path = "/v1/conversations?metadata[mark]=old";
+    let first = world.get(path).await.json();
+    assert_eq!((&first["data"], &first["has_more"]), (&json!([]), &json!(true)));
+    let after = first["last_id"].as_str().expect("where to go on");
+    let rest = world.get(&format!("{path}&after={after}")).await.json();
+    assert_eq!((&rest["data"][0]["id"], &rest["has_more"]), (&marked, &json!(false)));
+}
+
+#[tokio::test]
 async fn a_stranger_finds_nothing() {
     let mut world = World::new().await;
     let conversation = world.conversation().await;

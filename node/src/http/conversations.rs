@@ -8,11 +8,13 @@ use futures::StreamExt;
 use klatch_actors::store::{IndexRow, Order};
 use klatch_actors::{Answer, Caller, Refusal, Request};
 use klatch_protocol::event::Created;
+use klatch_protocol::state::Did;
 use klatch_protocol::{ConversationId, State as ConversationState};
 
 use super::edge::Edge;
 use super::errors::{ApiError, Refused, short};
 use super::extract::{Asked, ItemName, PathConversation, Query, Sent, SentOrNothing};
+use super::idempotency::Identity;
 use super::inputs::{self, Destination};
 use super::lookup::{self, Paging, unexpected};
 use super::reply::Replayable;
@@ -45,7 +47,10 @@ pub async fn create(
         return Err(ApiError::invalid("ttl_seconds", format!("must be between 1 and {TTL_SECONDS_MAX}")));
     }
     let given = read_items(&Field::new("items", body.items.as_ref()), ADDED_ITEMS_MAX)?;
-    let resolved = inputs::resolve(&edge, &caller, Destination::new_one(), given).await?;
+    let resolved = match inputs::resolve(&edge, &caller, Destination::new_one(), given).await {
+        Ok(resolved) => resolved,
+        Err(error) => return made_before(&edge, &caller, &identity, identity.new_conversation()).await.ok_or(error),
+    };
     let created = Created {
         tenant: caller.tenant.to_string(),
         subject: caller.subject.to_string(),
@@ -59,6 +64,24 @@ pub async fn create(
     let id = identity.new_conversation();
     let answer = lookup::ask(&edge, id, Request::Create(Box::new(created))).await;
     summary(id, answer.map_err(|refusal| of_key(refusal, identity.key.is_some()))?)
+}
+
+/// The conversation that this very request made before.
+async fn made_before(
+    edge: &Edge,
+    caller: &Caller,
+    identity: &Identity,
+    keeper: ConversationId,
+) -> Option<Replayable<Conversation>> {
+    let body = match lookup::done_before(edge, caller, identity, keeper).await? {
+        (state, Did::Created) => shown(keeper, &state),
+        (_, Did::Forked(_, child)) => {
+            let state = lookup::conversation(edge, child, caller).await.ok()?;
+            shown(child, &state)
+        }
+        (_, Did::Turn(_) | Did::ItemsAdded(_) | Did::MetadataSet) => return None,
+    };
+    Some(Replayable { body, replayed: true })
 }
 
 /// A conversation that a key leads to and that is not the caller's: the key has been used by someone else, or for a
@@ -147,7 +170,10 @@ pub async fn fork(
     SentOrNothing(sent): SentOrNothing<ForkConversation>,
 ) -> Result<Replayable<Conversation>, ApiError> {
     let Sent { caller, identity, body, .. } = sent;
-    let before = fork_point(&edge, &caller, id, body.after.as_deref()).await?;
+    let before = match fork_point(&edge, &caller, id, body.after.as_deref()).await {
+        Ok(before) => before,
+        Err(error) => return made_before(&edge, &caller, &identity, id).await.ok_or(error),
+    };
     let child = identity.new_conversation();
     let request = Request::Fork { caller, child, before, key: identity.key_use() };
     match ask_of(&edge, id, request).await? {

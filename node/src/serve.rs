@@ -25,7 +25,7 @@ use tokio::time::Instant;
 pub use banner::Invocation;
 
 use crate::config::{self, Config};
-use crate::ops::{self, Ops, Readiness, StatusSource};
+use crate::ops::{self, MembersSource, Ops, Readiness, StatusSource};
 use crate::telemetry;
 use drain::{Drain, Effect, Event, Wait};
 use listener::Port;
@@ -48,6 +48,7 @@ type Flush = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 pub struct Parts {
     pub routes: Router,
     pub status: StatusSource,
+    pub members: MembersSource,
     /// Reads the keys again.
     pub reload: Arc<dyn Fn() + Send + Sync>,
     /// Puts the conversations away within the time; what is unfinished then is left to whoever owns it next.
@@ -146,6 +147,7 @@ impl Node {
             incarnation,
             readiness: readiness_seen,
             status: parts.status,
+            members: parts.members,
             metrics,
         };
         let ops = Port::open("ops", listeners.ops, ops::router(shown), OPS_CONNECTIONS_MAX)

@@ -87,6 +87,8 @@ pub enum Event {
     Deleted,
     /// What all earlier events add up to; they may be trimmed.
     Snapshot(Box<State>),
+    /// The owner is at work on an open turn, of which there is nothing new: so that nobody takes it for dead.
+    AtWork,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

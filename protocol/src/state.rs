@@ -49,6 +49,15 @@ pub struct State {
     pub hides_inherited: bool,
     pub memory: Option<Memory>,
     pub last_turn_ms: u64,
+    /// Whose claim was the last.
+    pub claimed_by: Option<Claimant>,
+}
+
+/// One life of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claimant {
+    pub node: String,
+    pub incarnation: u64,
 }
 
 /// The last turn that entered, and the first ordinal behind its items: chaining from it goes on here while nothing
@@ -122,7 +131,9 @@ impl State {
 
     pub fn apply(&mut self, event: &Event, at_ms: u64) {
         match event {
-            Event::Claimed { .. } => {}
+            Event::Claimed { node, incarnation } => {
+                self.claimed_by = Some(Claimant { node: node.clone(), incarnation: *incarnation });
+            }
             Event::Created(created) => self.create(created, at_ms),
             Event::TurnAccepted(accepted) => {
                 let mut turn = Turn::new(Clone::clone(accepted), self.next_item);
@@ -170,6 +181,7 @@ impl State {
             }
             Event::Deleted => self.delete(),
             Event::Snapshot(state) => self.clone_from(state),
+            Event::AtWork => {}
         }
     }
 

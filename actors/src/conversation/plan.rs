@@ -7,7 +7,7 @@ use klatch_protocol::{ConversationId, Item, Mark, Outcome, Turn};
 
 use super::decide::{Effect, EndWait, Owed, Row, Serving, Watcher, full, refuse};
 use crate::reader::belongs;
-use crate::request::{Answer, Caller, Chain, OnBusy, Refusal, Request, Submit, Wait};
+use crate::request::{Answer, Caller, Chain, Full, Missing, OnBusy, Param, Refusal, Request, Submit, Wait};
 use crate::store::IndexRow;
 
 /// A retry without a key counts as the attempt before it for so long.
@@ -25,7 +25,7 @@ const CLEAR_AGAIN_AFTER_MS: u64 = 60_000;
 impl<R> Serving<R> {
     pub(super) fn asked(&mut self, now_ms: u64, request: Request, reply: Option<R>, admitted: bool) {
         if self.staged.owed.len() + self.watchers.len() + self.waits.len() >= WATCHERS_MAX {
-            return self.reply(reply, Err(full("the conversation")));
+            return self.reply(reply, Err(full(Full::Conversation)));
         }
         match request {
             Request::Create(created) => self.create(now_ms, *created, reply),
@@ -57,7 +57,7 @@ impl<R> Serving<R> {
     }
 
     fn known_to(&self, caller: &Caller) -> Result<(), Refusal> {
-        if belongs(&self.state, caller) { Ok(()) } else { Err(Refusal::NotFound("conversation")) }
+        if belongs(&self.state, caller) { Ok(()) } else { Err(Refusal::NotFound(Missing::Conversation)) }
     }
 
     fn create(&mut self, now_ms: u64, created: Created, reply: Option<R>) {
@@ -67,7 +67,7 @@ impl<R> Serving<R> {
                 && known.key.map(|key| key.key) == created.key.map(|key| key.key)
                 && known.parent.map(|parent| parent.conversation) == created.parent.map(|parent| parent.conversation);
             if !same {
-                return self.reply(reply, Err(Refusal::NotFound("conversation")));
+                return self.reply(reply, Err(Refusal::NotFound(Missing::Conversation)));
             }
             if known.key != created.key {
                 return self.reply(reply, Err(Refusal::KeyReused));
@@ -75,7 +75,7 @@ impl<R> Serving<R> {
             return self.owe(reply, self.summary(true));
         }
         if self.state.deleted {
-            return self.reply(reply, Err(Refusal::NotFound("conversation")));
+            return self.reply(reply, Err(Refusal::NotFound(Missing::Conversation)));
         }
         self.begin_log(now_ms, created);
         self.owe(reply, self.summary(false));
@@ -102,7 +102,7 @@ impl<R> Serving<R> {
 
     fn submit(&mut self, now_ms: u64, mut submit: Submit, reply: Option<R>, admitted: bool) {
         if self.state.alive().is_none() && !self.state.deleted && submit.create.is_none() {
-            return self.reply(reply, Err(Refusal::NotFound("conversation")));
+            return self.reply(reply, Err(Refusal::NotFound(Missing::Conversation)));
         }
         if self.state.created.is_some() || self.state.deleted {
             if let Err(refusal) = self.known_to(&submit.caller) {
@@ -114,7 +114,7 @@ impl<R> Serving<R> {
         }
         let Some(traits) = self.traits(&submit.parameters.model) else {
             let message = format!("there is no model {:?}", submit.parameters.model);
-            return self.reply(reply, Err(Refusal::Invalid { param: "model", message }));
+            return self.reply(reply, Err(Refusal::Invalid { param: Param::Model, message }));
         };
         if let Some(chain) = submit.chain.filter(|chain| !self.goes_on_here(chain)) {
             return self.fork_for(now_ms, &submit, chain, reply);
@@ -164,9 +164,9 @@ impl<R> Serving<R> {
             return Err(Refusal::Locked);
         }
         if self.state.open.len() >= self.fixed.limits.queue_per_conversation {
-            return Err(full("the conversation's queue"));
+            return Err(full(Full::Queue));
         }
-        if admitted { Ok(()) } else { Err(full("the node")) }
+        if admitted { Ok(()) } else { Err(full(Full::Node)) }
     }
 
     /// Ends the running turn where the new one asked for it.
@@ -353,7 +353,7 @@ impl<R> Serving<R> {
             let same = self.visible_of_client(item);
             if same.is_some_and(|same| same.body != item.body) {
                 let message = "an item of this id is in the conversation with another content".to_owned();
-                return Err(Refusal::Invalid { param: "id", message });
+                return Err(Refusal::Invalid { param: Param::Id, message });
             }
             known.push(same.map(|same| same.ordinal));
         }
@@ -372,7 +372,7 @@ impl<R> Serving<R> {
     fn room_for_bytes(&self, items: &[Item]) -> Result<(), Refusal> {
         let more: usize = items.iter().map(|item| item.body.bytes()).sum();
         let fits = self.state.hot_bytes() + more <= self.fixed.limits.hot_bytes_per_conversation;
-        if fits { Ok(()) } else { Err(full("the conversation")) }
+        if fits { Ok(()) } else { Err(full(Full::Conversation)) }
     }
 
     fn set_metadata(
@@ -426,7 +426,7 @@ impl<R> Serving<R> {
         }
         match reply {
             Some(reply) if turn < self.state.next_turn => self.join(turn, Wait::Ended, reply),
-            reply => self.reply(reply, Err(Refusal::NotFound("response"))),
+            reply => self.reply(reply, Err(Refusal::NotFound(Missing::Response))),
         }
     }
 
@@ -435,7 +435,7 @@ impl<R> Serving<R> {
             return self.reply(reply, Err(refusal));
         }
         if turn >= self.state.next_turn || self.state.dropped_turns.contains(&turn) {
-            return self.reply(reply, Err(Refusal::NotFound("response")));
+            return self.reply(reply, Err(Refusal::NotFound(Missing::Response)));
         }
         if self.is_nothing_else() {
             return self.delete(now_ms, reply);

@@ -15,6 +15,10 @@ use crate::store::StoreError;
 /// Crashes in a row, with a call of the turn before each, after which the turn is held to be what crashes it.
 const CRASHES_MAX: u32 = 2;
 
+/// A running turn adds something to the log so often, where other nodes may own it: one that does not for longer is
+/// taken over.
+const SIGN_EVERY: Duration = Duration::from_secs(2);
+
 /// Attempts in all: a turn that takes its nodes down with it must end at some time.
 const ATTEMPTS_MAX: usize = 16;
 
@@ -62,6 +66,26 @@ impl<R> Serving<R> {
             batched_ms: 0,
             wake_set: false,
         });
+        if self.fixed.shared && self.sign.is_none() {
+            self.wake_for_sign();
+        }
+    }
+
+    fn wake_for_sign(&mut self) {
+        self.sign = Some(self.end);
+        self.out.push(Effect::WakeForSign(SIGN_EVERY));
+    }
+
+    /// Adds a sign of life if nothing else was added since the last wake.
+    pub(super) fn sign_due(&mut self, now_ms: u64) {
+        let before = self.sign.take();
+        if self.running.is_none() {
+            return;
+        }
+        if before == Some(self.end) && self.is_saved() && self.staged.events.is_empty() {
+            self.stage(now_ms, Event::AtWork);
+        }
+        self.wake_for_sign();
     }
 
     fn stage_attempt(&mut self, now_ms: u64, turn: u64) -> Attempt {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use futures::StreamExt;
+use klatch_actors::request::Missing;
 use klatch_actors::store::{IndexRow, Order};
 use klatch_actors::{Answer, Caller, Refusal, Request};
 use klatch_protocol::event::Created;
@@ -64,7 +65,7 @@ pub async fn create(
 /// conversation that is gone.
 pub fn of_key(refusal: Refusal, has_key: bool) -> ApiError {
     match refusal {
-        Refusal::NotFound("conversation") if has_key => ApiError::key_reused(),
+        Refusal::NotFound(Missing::Conversation) if has_key => ApiError::key_reused(),
         refusal => refusal.into(),
     }
 }
@@ -129,7 +130,7 @@ pub async fn delete(
 /// Asks a conversation that the request named; one that is not there is refused as by every other route.
 pub async fn ask_of(edge: &Edge, id: ConversationId, request: Request) -> Result<Answer, ApiError> {
     lookup::ask(edge, id, request).await.map_err(|refusal| match refusal {
-        Refusal::NotFound("conversation") => ApiError::not_found(format!("there is no conversation `{id}`")),
+        Refusal::NotFound(Missing::Conversation) => ApiError::not_found(format!("there is no conversation `{id}`")),
         refusal => refusal.into(),
     })
 }

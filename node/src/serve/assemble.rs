@@ -36,11 +36,16 @@ pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Resul
     tokio::spawn(auth.clone().upkeep());
     tokio::spawn(admin::serve(auth.clone(), socket));
     let (hand_off, fault) = own(node);
+    let members = handle.clone();
     Ok(Parts {
         routes: http::router(edge),
         status: Arc::new(move || {
             let handle = handle.clone();
             Box::pin(async move { handle.status().await })
+        }),
+        members: Arc::new(move || {
+            let handle = members.clone();
+            Box::pin(async move { handle.members().await })
         }),
         reload: Arc::new(move || reload(&auth)),
         hand_off,

@@ -197,6 +197,16 @@ impl Node {
         let _ = self.ended.wait_for(|ended| *ended).await;
     }
 
+    /// Ends the node where it stands, as a crash of its process would.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn crash(self) {
+        for chore in &self.chores {
+            chore.abort();
+        }
+        // An actor that has ended already cannot crash any more.
+        let _ = self.actor.kill_and_wait(None).await;
+    }
+
     /// Gives its shards away: conversations leave as their turns end, and their next messages go to other nodes.
     pub fn leave(&self) {
         // A membership that is gone has given everything away already.

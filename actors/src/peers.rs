@@ -2,6 +2,9 @@
 //!
 //! Production implements it over ractor_cluster, the simulator in memory; with an embedded store there are no peers.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

@@ -85,6 +85,8 @@ pub struct Submit {
     pub parameters: Parameters,
     pub on_busy: OnBusy,
     pub key: Option<[u8; 16]>,
+    /// The edge's own key, where the client sent none: by it the edge may send the request again.
+    pub attempt: Option<[u8; 16]>,
     pub fingerprint: [u8; 16],
     /// The client says that it repeats a request, without a key.
     pub retry: bool,
@@ -253,7 +255,7 @@ impl Request {
             | Request::Watch { .. }
             | Request::Undelivered { .. }
             | Request::Wake => true,
-            Request::Submit(submit) => submit.key.is_some(),
+            Request::Submit(submit) => submit.key.is_some() || submit.attempt.is_some(),
             Request::AddItems { key, .. } | Request::Fork { key, .. } => key.is_some(),
             Request::SetMetadata { .. } => true,
             // The second time it is gone already, which is told as an error.

@@ -237,6 +237,7 @@ fn submit(text: &str, wait: Wait, key: Option<u8>) -> Request {
         },
         on_busy: OnBusy::Enqueue,
         key: key.map(|key| [key; 16]),
+        attempt: None,
         fingerprint: [1; 16],
         retry: false,
         wait,

@@ -162,6 +162,7 @@ fn submit(model: &str, text: &str, wait: Wait) -> Request {
         },
         on_busy: OnBusy::Enqueue,
         key: None,
+        attempt: None,
         fingerprint: [0; 16],
         retry: false,
         wait,

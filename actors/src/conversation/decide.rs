@@ -141,6 +141,7 @@ pub enum Effect<R> {
     /// The turn is finished and no longer in memory: read it and answer.
     ReadTurn {
         turn: u64,
+        replayed: bool,
         reply: R,
     },
     /// A turn is over, for the metrics.

@@ -247,8 +247,9 @@ impl State {
             }
             // Who asked may have gone away; that undoes nothing.
             Effect::Reply(reply, answer) => drop(reply.send(answer)),
-            Effect::ReadTurn { turn, reply } => {
-                self.tasks.spawn(tasks::read_turn(self.surroundings.reader.clone(), conversation, turn, reply));
+            Effect::ReadTurn { turn, replayed, reply } => {
+                let reader = self.surroundings.reader.clone();
+                self.tasks.spawn(tasks::read_turn(reader, conversation, turn, replayed, reply));
             }
             Effect::TurnOver { model, outcome, took_ms } => metrics::turn_over(model, outcome, took_ms),
             Effect::AskToClose => self.to_shard(ShardMessage::WantsToClose(conversation)),

@@ -108,6 +108,12 @@ impl<R> Serving<R> {
             if let Err(refusal) = self.known_to(&submit.caller) {
                 return self.reply(reply, Err(refusal));
             }
+            if let Some(turn) = self.attempted(&submit) {
+                if let Some(reply) = reply {
+                    self.join(turn, submit.wait, false, reply);
+                }
+                return;
+            }
             if self.repeats(now_ms, &submit) {
                 return self.repeat(now_ms, submit, reply);
             }
@@ -143,6 +149,7 @@ impl<R> Serving<R> {
             turn,
             input: submit.input,
             key: submit.key,
+            attempt: submit.attempt,
             fingerprint: submit.fingerprint,
             queued: submit.parameters.background || !self.state.open.is_empty(),
             parameters: submit.parameters,
@@ -182,6 +189,12 @@ impl<R> Serving<R> {
         }
     }
 
+    /// The turn that this very request began, before its edge lost the answer.
+    fn attempted(&self, submit: &Submit) -> Option<u64> {
+        let attempt = submit.attempt?;
+        self.state.attempts.iter().rev().find(|(known, _)| *known == attempt).map(|(_, turn)| *turn)
+    }
+
     /// Whether the request was accepted before: under its key, or as a retry of one whose answer was lost.
     fn repeats(&self, now_ms: u64, submit: &Submit) -> bool {
         match &submit.key {
@@ -210,7 +223,7 @@ impl<R> Serving<R> {
             }
         };
         match (did, reply) {
-            (Some(Did::Turn(turn)), Some(reply)) => self.join(turn, submit.wait, reply),
+            (Some(Did::Turn(turn)), Some(reply)) => self.join(turn, submit.wait, true, reply),
             (Some(Did::Forked(prefix, child)), Some(reply)) => {
                 let created = self.child_created(prefix, Some(&submit));
                 let answer = Answer::Forked { child, created: Box::new(created), replayed: true };
@@ -221,22 +234,22 @@ impl<R> Serving<R> {
     }
 
     /// Answers with a turn that is there already.
-    fn join(&mut self, turn: u64, wait: Wait, reply: R) {
+    fn join(&mut self, turn: u64, wait: Wait, replayed: bool, reply: R) {
         let open = self.state.open.iter().any(|open| open.accepted.turn == turn);
         if open || self.shown.contains_key(&turn) {
             match wait {
                 Wait::Accepted if self.staged.events.is_empty() && self.is_saved() => {
-                    let answer = self.turn_answer(turn, true);
+                    let answer = self.turn_answer(turn, replayed);
                     self.out.push(Effect::Reply(reply, answer));
                 }
-                Wait::Accepted => self.staged.owed.push(Owed::Turn { reply, turn, replayed: true }),
-                Wait::Ended => self.waits.push(EndWait { turn, replayed: true, reply }),
+                Wait::Accepted => self.staged.owed.push(Owed::Turn { reply, turn, replayed }),
+                Wait::Ended => self.waits.push(EndWait { turn, replayed, reply }),
             }
         } else if self.state.turns.contains_key(&turn) {
-            let answer = self.turn_answer(turn, true);
+            let answer = self.turn_answer(turn, replayed);
             self.out.push(Effect::Reply(reply, answer));
         } else {
-            self.out.push(Effect::ReadTurn { turn, reply });
+            self.out.push(Effect::ReadTurn { turn, replayed, reply });
         }
     }
 
@@ -425,7 +438,7 @@ impl<R> Serving<R> {
             self.stop_running(now_ms, turn, Outcome::Cancelled { keep: started });
         }
         match reply {
-            Some(reply) if turn < self.state.next_turn => self.join(turn, Wait::Ended, reply),
+            Some(reply) if turn < self.state.next_turn => self.join(turn, Wait::Ended, true, reply),
             reply => self.reply(reply, Err(Refusal::NotFound(Missing::Response))),
         }
     }

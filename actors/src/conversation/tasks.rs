@@ -263,13 +263,13 @@ pub(super) async fn wake_for_sign(myself: Me, after: Duration) {
     report(&myself, Input::SignDue);
 }
 
-pub(super) async fn read_turn(reader: Reader, conversation: ConversationId, turn: u64, reply: Reply) {
+pub(super) async fn read_turn(reader: Reader, conversation: ConversationId, turn: u64, replayed: bool, reply: Reply) {
     let read = async {
         let state = Arc::new(reader.state(conversation).await?);
         reader.turn(conversation, &state, turn).await
     };
     let answer = match read.await {
-        Ok(Some(turn)) => Ok(Answer::Turn { turn: Arc::new(turn), replayed: true }),
+        Ok(Some(turn)) => Ok(Answer::Turn { turn: Arc::new(turn), replayed }),
         Ok(None) => Err(Refusal::NotFound(Missing::Response)),
         Err(error) => Err(Refusal::from(error)),
     };

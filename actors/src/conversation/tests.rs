@@ -233,6 +233,7 @@ fn submit<'a>(words: &[&str], option: impl Fn(&str) -> Option<&'a str>) -> Submi
             Some(other) => panic!("there is no on_busy {other:?}"),
         },
         key: option("key").map(|name| [name.as_bytes()[0]; 16]),
+        attempt: option("attempt").map(|name| [name.as_bytes()[0]; 16]),
         fingerprint: [option("body").map_or(0, |body| body.as_bytes()[0]); 16],
         retry: option("retry").is_some(),
         wait: if option("wait") == Some("accepted") { Wait::Accepted } else { Wait::Ended },
@@ -262,7 +263,7 @@ fn show(effect: &Effect<String>) -> String {
         Effect::Release(pieces) => format!("release {pieces}"),
         Effect::WakeForBatch(after) => format!("wake in {}", after.as_millis()),
         Effect::Reply(reply, answer) => format!("{reply}: {}", show_answer(answer)),
-        Effect::ReadTurn { turn, reply } => format!("{reply}: read turn {turn}"),
+        Effect::ReadTurn { turn, reply, .. } => format!("{reply}: read turn {turn}"),
         Effect::TurnOver { .. } => String::new(),
         Effect::AskToClose => "ask to close".into(),
         Effect::StillBusy => "still busy".into(),
@@ -443,6 +444,22 @@ fn the_same_key_is_the_same_turn_whenever_it_comes() {
          restart 2
          activated                        ->
          submit g slow one key=k          -> g: turn 0 completed \"\" again",
+    );
+}
+
+#[test]
+fn an_edge_that_lost_an_answer_finds_the_turn_again() {
+    check(
+        "activated                     ->
+         create a                      -> index append 1-0 claimed+created
+         saved                         -> a: conversation
+         submit b slow one attempt=x   -> open append 1-1 accepted0+attempt0#1
+         submit c slow one attempt=x   ->
+         submit d slow one attempt=y   ->
+         saved                         -> call 0#1, append 1-2 accepted1
+         saved                         ->
+         end 0                         -> append 1-3 completed0+attempt1#1
+         saved                         -> b: turn 0 completed \"\", c: turn 0 completed \"\", call 1#1",
     );
 }
 

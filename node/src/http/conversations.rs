@@ -57,7 +57,7 @@ pub async fn create(
         key: identity.key_use(),
     };
     let id = identity.new_conversation();
-    let answer = lookup::ask(&edge, id, Request::Create(Box::new(created))).await;
+    let answer = edge.handle.ask(id, Request::Create(Box::new(created))).await;
     summary(id, answer.map_err(|refusal| of_key(refusal, identity.key.is_some()))?)
 }
 
@@ -129,7 +129,7 @@ pub async fn delete(
 
 /// Asks a conversation that the request named; one that is not there is refused as by every other route.
 pub async fn ask_of(edge: &Edge, id: ConversationId, request: Request) -> Result<Answer, ApiError> {
-    lookup::ask(edge, id, request).await.map_err(|refusal| match refusal {
+    edge.handle.ask(id, request).await.map_err(|refusal| match refusal {
         Refusal::NotFound(Missing::Conversation) => ApiError::not_found(format!("there is no conversation `{id}`")),
         refusal => refusal.into(),
     })
@@ -150,7 +150,7 @@ pub async fn fork(
     let request = Request::Fork { caller, child, before, key: identity.key_use() };
     match ask_of(&edge, id, request).await? {
         Answer::Forked { child, created, replayed } => {
-            let made = lookup::ask(&edge, child, Request::Create(created)).await;
+            let made = edge.handle.ask(child, Request::Create(created)).await;
             let made = summary(child, made.map_err(|refusal| of_key(refusal, identity.key.is_some()))?)?;
             Ok(Replayable { replayed: replayed || made.replayed, ..made })
         }

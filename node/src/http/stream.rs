@@ -25,9 +25,10 @@ use super::{lookup, metrics, render};
 const NEWS_BYTES_MAX: usize = 64 << 10;
 /// A write is not made larger than this by joining events, so that a slow reader of a long reply costs little memory.
 const WRITE_BYTES: usize = 64 << 10;
-/// Between two questions for a turn whose owner cannot be reached: doubled each time, up to a second.
-const RETRY_FIRST: Duration = Duration::from_millis(20);
-const RETRY_LAST: Duration = Duration::from_secs(1);
+/// Between two questions for a turn whose owner cannot be reached: doubled each time, up to a tenth of a second, which is
+/// added to the gap that a client sees.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_LAST: Duration = Duration::from_millis(100);
 
 /// Who reads what, from where.
 pub struct Reading {
@@ -189,7 +190,13 @@ async fn learn(edge: Edge, caller: Caller, response: ResponseId, have: Mark) -> 
                 Ok(None) => return Err(Cut),
                 Ok(Some(_)) | Err(_) => {}
             },
-            Err(Refusal::Moved | Refusal::Unavailable(_) | Refusal::Busy { .. }) => {}
+            Err(
+                Refusal::Moved
+                | Refusal::Elsewhere { .. }
+                | Refusal::Lost
+                | Refusal::Unavailable(_)
+                | Refusal::Busy { .. },
+            ) => {}
             Ok(_) | Err(_) => return Err(Cut),
         }
         if lost_since.get_or_insert_with(Instant::now).elapsed() > edge.options.limits.owner_lost_max {

@@ -217,6 +217,8 @@ impl Node {
     /// in the log, and go on with their next owner.
     pub async fn drain(self, deadline: Duration) -> usize {
         self.leave();
+        // A gateway that is gone begins nothing.
+        let _ = self.handle.gateway.cast(GatewayMessage::Close);
         let all_over = async {
             while self.handle.open_turns() > 0 {
                 tokio::time::sleep(DRAIN_POLL).await;

@@ -51,6 +51,8 @@ pub struct Parts {
     pub members: MembersSource,
     /// Reads the keys again.
     pub reload: Arc<dyn Fn() + Send + Sync>,
+    /// Gives the shards to other nodes, where there are any; what runs here goes on.
+    pub leave: Box<dyn Fn() + Send>,
     /// Puts the conversations away within the time; what is unfinished then is left to whoever owns it next.
     pub hand_off: HandOff,
     pub flush: Flush,
@@ -124,6 +126,7 @@ struct Node {
     ops: Port,
     readiness: watch::Sender<Readiness>,
     reload: Arc<dyn Fn() + Send + Sync>,
+    leave: Box<dyn Fn() + Send>,
     hand_off: Option<HandOff>,
     flush: Option<Flush>,
     fault: Option<BoxFuture<'static, ()>>,
@@ -160,6 +163,7 @@ impl Node {
             ops,
             readiness,
             reload: parts.reload,
+            leave: parts.leave,
             hand_off: Some(parts.hand_off),
             flush: Some(parts.flush),
             fault: Some(parts.fault),
@@ -212,6 +216,7 @@ impl Node {
     fn leave_balancers(&self) {
         self.readiness.send_replace(Readiness::Draining);
         metrics::gauge!(telemetry::DRAINING).set(1.0);
+        (self.leave)();
         self.http.close_connections_with_their_answers();
     }
 

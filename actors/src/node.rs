@@ -209,8 +209,16 @@ impl Node {
 
     /// Gives its shards away: conversations leave as their turns end, and their next messages go to other nodes.
     pub fn leave(&self) {
-        // A membership that is gone has given everything away already.
-        let _ = self.membership.cast(MembershipMessage::Leave);
+        (self.leaver())();
+    }
+
+    /// Does the same when it is called, wherever the node itself is then.
+    pub fn leaver(&self) -> Box<dyn Fn() + Send> {
+        let membership = self.membership.clone();
+        Box::new(move || {
+            // A membership that is gone has given everything away already.
+            let _ = membership.cast(MembershipMessage::Leave);
+        })
     }
 
     /// Takes no new turns, lets the open ones end until `deadline`, and stops. Says how many were still open: they are

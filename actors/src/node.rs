@@ -4,7 +4,9 @@
 //! message; without gateway or membership the node ends, and so does the program: a restart is the one way to recover
 //! that is always tested.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use klatch_protocol::ids::SHARDS;
@@ -12,13 +14,20 @@ use klatch_protocol::{ConversationId, Shard};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::conversation::decide::{Catalog, Traits};
 use crate::conversation::{Clock, Surroundings, system_clock};
+use crate::gateway::decide::Asked;
+use crate::gateway::forward::{self, Behind, NodeLoad, Receiver};
 use crate::gateway::{Arguments as GatewayArguments, GatewayActor, GatewayMessage};
-use crate::limits::{Limits, Load};
+use crate::limits::Limits;
+use crate::membership::memory::MemoryViews;
+use crate::membership::view::{Member, View};
+use crate::membership::views::Views;
 use crate::membership::{Arguments as MembershipArguments, MembershipActor, MembershipMessage};
 use crate::metrics;
+use crate::peers::{NoPeers, PeerId, Peers, Serve};
 use crate::reader::Reader;
 use crate::request::{Answer, Refusal, Request};
 use crate::responder::Responders;
@@ -33,6 +42,21 @@ const EXPIRY_EVERY: Duration = Duration::from_secs(5);
 /// How often a drain looks whether turns are still open.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
+/// Unfinished turns that could not be looked for are looked for again so much later.
+const TAKE_UP_AGAIN: Duration = Duration::from_millis(500);
+
+/// A conversation without an owner is asked for again so long after the first time, doubled with each further one...
+const NO_OWNER_WAIT: Duration = Duration::from_millis(10);
+
+/// ...up to this: its next owner is known within a few seconds.
+const NO_OWNER_WAIT_MAX: Duration = Duration::from_millis(160);
+
+/// In a cluster for so long: a dead node is noticed, and its conversations are taken over, well within it.
+const NO_OWNER_MAX: Duration = Duration::from_secs(10);
+
+/// On a node that is alone for so long: a conversation that is just being closed is back at once.
+const ALONE_NO_OWNER_MAX: Duration = Duration::from_millis(600);
+
 pub struct NodeOptions {
     pub name: String,
     /// Another one in each life of the node.
@@ -43,13 +67,33 @@ pub struct NodeOptions {
     /// Conversations go so long after their last turn, in ms; none: only by their own time.
     pub retention_ms: Option<u64>,
     pub clock: Clock,
+    /// None: the node is alone with its store.
+    pub cluster: Option<Cluster>,
+}
+
+/// What a node needs to be one of several.
+pub struct Cluster {
+    pub views: Arc<dyn Views>,
+    pub peers: Arc<dyn Peers>,
+    /// `host:port` where other nodes reach this one.
+    pub address: String,
+    /// Gets what serves the peers' requests, once it is there.
+    pub serve: oneshot::Sender<Arc<dyn Serve>>,
+}
+
+impl Cluster {
+    /// Of one.
+    fn alone() -> Self {
+        let (serve, _) = oneshot::channel();
+        Self { views: Arc::<MemoryViews>::default(), peers: Arc::new(NoPeers), address: String::new(), serve }
+    }
 }
 
 impl NodeOptions {
-    /// With default limits, no retention and the system's clock.
+    /// With default limits, no retention and the system's clock, alone.
     pub fn new(name: impl Into<String>, incarnation: u64, store: Arc<dyn Store>, responders: Arc<Responders>) -> Self {
         let (limits, retention_ms, clock) = (Limits::default(), None, system_clock());
-        Self { name: name.into(), incarnation, store, responders, limits, retention_ms, clock }
+        Self { name: name.into(), incarnation, store, responders, limits, retention_ms, clock, cluster: None }
     }
 }
 
@@ -67,23 +111,46 @@ pub struct Node {
 pub struct Handle {
     gateway: ActorRef<GatewayMessage>,
     reader: Reader,
-    load: Arc<Load>,
+    peers: Arc<dyn Peers>,
+    surroundings: Arc<Surroundings>,
 }
 
 /// What `/cluster` and the metrics show of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    pub view: u64,
+    pub view: View,
     pub active_conversations: usize,
     pub open_turns: usize,
     pub shards_started: usize,
     pub draining: bool,
 }
 
+/// A member of the view, and what it is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    pub id: PeerId,
+    pub member: Member,
+    /// Shards that are its by placement.
+    pub shards: usize,
+    /// None where it does not say.
+    pub load: Option<NodeLoad>,
+}
+
+impl Status {
+    pub fn load(&self) -> NodeLoad {
+        NodeLoad {
+            view: self.view.number,
+            active_conversations: self.active_conversations,
+            open_turns: self.open_turns,
+            shards_started: self.shards_started,
+        }
+    }
+}
+
 impl Node {
-    /// Starts the actors, takes up unfinished turns, and owns its shards from then on.
+    /// Starts the actors, joins the other nodes, takes up unfinished turns, and owns its shards from then on.
     pub async fn start(options: NodeOptions) -> Result<Node, ActorProcessingErr> {
-        let NodeOptions { name, incarnation, store, responders, limits, retention_ms, clock } = options;
+        let NodeOptions { name, incarnation, store, responders, limits, retention_ms, clock, cluster } = options;
         let catalog: Catalog = responders
             .iter()
             .map(|(name, responder)| {
@@ -91,30 +158,32 @@ impl Node {
                 (name.clone(), Traits { history_items: responder.history_items(), at_once })
             })
             .collect();
-        let load = Arc::new(Load::default());
         let reader = Reader::new(store.clone());
+        let (view_told, view) = watch::channel(View::default());
         let surroundings = Arc::new(Surroundings {
-            node: name,
-            incarnation,
+            node: name.into(),
+            incarnation: AtomicU64::new(incarnation),
+            shared: cluster.is_some(),
+            view,
             store: store.clone(),
             reader: reader.clone(),
             responders,
             catalog: Arc::new(catalog),
             limits: Arc::new(limits),
             retention_ms,
-            load: load.clone(),
-            clock: clock.clone(),
+            load: Arc::default(),
+            clock,
         });
-        let recoveries_at_once = surroundings.limits.recoveries_at_once;
         let (has_ended, ended) = watch::channel(false);
-        let (actor, _) = Actor::spawn(None, NodeActor, Arguments { surroundings, has_ended }).await?;
+        let cluster = cluster.unwrap_or_else(Cluster::alone);
+        let peers = cluster.peers.clone();
+        let arguments = Arguments { surroundings: surroundings.clone(), has_ended, cluster, view: view_told };
+        let (actor, _) = Actor::spawn(None, NodeActor, arguments).await?;
         let children = ractor::call!(actor, NodeMessage::Children)?;
-        let handle = Handle { gateway: children.gateway, reader, load };
+        let handle = Handle { gateway: children.gateway, reader, peers, surroundings };
         ractor::call!(children.membership, MembershipMessage::Up)?;
-        let chores = vec![
-            tokio::spawn(take_up(handle.clone(), store.clone(), recoveries_at_once)),
-            tokio::spawn(expire(handle.clone(), store, retention_ms, clock)),
-        ];
+        let chores =
+            vec![tokio::spawn(take_up(handle.clone(), store.clone())), tokio::spawn(expire(handle.clone(), store))];
         Ok(Node { actor, handle, membership: children.membership, ended, chores })
     }
 
@@ -128,22 +197,50 @@ impl Node {
         let _ = self.ended.wait_for(|ended| *ended).await;
     }
 
+    /// Ends the node where it stands, as a crash of its process would.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn crash(self) {
+        for chore in &self.chores {
+            chore.abort();
+        }
+        // An actor that has ended already cannot crash any more.
+        let _ = self.actor.kill_and_wait(None).await;
+    }
+
+    /// Gives its shards away: conversations leave as their turns end, and their next messages go to other nodes.
+    pub fn leave(&self) {
+        (self.leaver())();
+    }
+
+    /// Does the same when it is called, wherever the node itself is then.
+    pub fn leaver(&self) -> Box<dyn Fn() + Send> {
+        let membership = self.membership.clone();
+        Box::new(move || {
+            // A membership that is gone has given everything away already.
+            let _ = membership.cast(MembershipMessage::Leave);
+        })
+    }
+
     /// Takes no new turns, lets the open ones end until `deadline`, and stops. Says how many were still open: they are
-    /// in the log, and go on with the next start.
+    /// in the log, and go on with their next owner.
     pub async fn drain(self, deadline: Duration) -> usize {
-        // A membership that is gone has given everything away already.
-        let _ = self.membership.cast(MembershipMessage::Leave);
+        self.leave();
+        // A gateway that is gone begins nothing.
+        let _ = self.handle.gateway.cast(GatewayMessage::Close);
         let all_over = async {
-            while self.handle.load.open_turns() > 0 {
+            while self.handle.open_turns() > 0 {
                 tokio::time::sleep(DRAIN_POLL).await;
             }
         };
         // What is still open at the deadline is counted below.
         let _ = tokio::time::timeout(deadline, all_over).await;
-        let open = self.handle.load.open_turns();
+        let open = self.handle.open_turns();
         for chore in &self.chores {
             chore.abort();
         }
+        // First nothing runs here any more, then the others are told: they take up at once what is left.
+        let _ = ractor::call!(self.handle.gateway, GatewayMessage::StopAll);
+        let _ = ractor::call!(self.membership, MembershipMessage::Gone);
         // An actor that has stopped already has done what was asked.
         let _ = self.actor.stop_and_wait(None, None).await;
         open
@@ -151,21 +248,57 @@ impl Node {
 }
 
 impl Handle {
-    /// Passes the request to the conversation's owner and waits for its answer. Dropping the future does not undo the
-    /// request.
+    /// Passes the request to the conversation's owner, wherever that is, and waits for its answer. Asks again while the
+    /// conversation has no owner, and where an owner was lost before it answered and the request can be repeated.
+    /// Dropping the future does not undo the request.
     pub async fn ask(&self, conversation: ConversationId, request: Request) -> Result<Answer, Refusal> {
+        let Surroundings { shared, view, .. } = &*self.surroundings;
+        let until = Instant::now() + if *shared { NO_OWNER_MAX } else { ALONE_NO_OWNER_MAX };
+        let (mut direct, mut wait, mut view) = (None, NO_OWNER_WAIT, view.clone());
+        loop {
+            view.mark_unchanged();
+            let refusal = match self.ask_once(conversation, request.clone(), direct.take()).await {
+                Err(refusal @ (Refusal::Moved | Refusal::Elsewhere { .. })) => refusal,
+                Err(Refusal::Lost) if request.is_repeatable() => Refusal::Lost,
+                answer => return answer,
+            };
+            if Instant::now() >= until {
+                return Err(refusal);
+            }
+            if let Refusal::Elsewhere { owner } = refusal {
+                direct = Some(owner);
+                // The first time at once: it is likely to be there.
+                if wait == NO_OWNER_WAIT {
+                    wait *= 2;
+                    continue;
+                }
+            }
+            // A new view names a new owner. A node without one any more is about to end.
+            let _ = tokio::time::timeout(wait, view.changed()).await;
+            wait = (wait * 2).min(NO_OWNER_WAIT_MAX);
+        }
+    }
+
+    async fn ask_once(
+        &self,
+        conversation: ConversationId,
+        request: Request,
+        direct: Option<PeerId>,
+    ) -> Result<Answer, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let gone = || Refusal::Unavailable("the conversation crashed".into());
+        let asked = Asked { conversation, request, reply: Some(reply), hops: 0, direct };
         self.gateway
-            .cast(GatewayMessage::Ask(conversation, request, Some(reply)))
+            .cast(GatewayMessage::Ask(asked))
             .map_err(|_| Refusal::Unavailable("the node is stopping".into()))?;
-        answer.await.map_err(|_| gone())?
+        // Dropped without an answer: the conversation crashed.
+        answer.await.map_err(|_| Refusal::Lost)?
     }
 
     /// The same, for what needs no answer.
     pub fn tell(&self, conversation: ConversationId, request: Request) {
+        let asked = Asked { conversation, request, reply: None, hops: 0, direct: None };
         // A node that is stopping needs no word any more.
-        let _ = self.gateway.cast(GatewayMessage::Ask(conversation, request, None));
+        let _ = self.gateway.cast(GatewayMessage::Ask(asked));
     }
 
     pub fn reader(&self) -> &Reader {
@@ -179,31 +312,81 @@ impl Handle {
         status.await.ok()
     }
 
+    /// All members of the view as this node sees it.
+    pub async fn members(&self) -> Vec<MemberStatus> {
+        let (view, me) = (self.surroundings.view.borrow().clone(), self.surroundings.me());
+        let owners: Vec<Option<PeerId>> = (0..SHARDS).map(|shard| view.owner(Shard(shard))).collect();
+        let one = async |(name, member): (&Arc<str>, &Member)| {
+            let id = PeerId { name: name.clone(), incarnation: member.incarnation };
+            let load = if id == me {
+                self.status().await.map(|status| status.load())
+            } else {
+                forward::load_of(&*self.peers, id.clone()).await
+            };
+            let shards = owners.iter().filter(|owner| owner.as_ref() == Some(&id)).count();
+            MemberStatus { id, member: member.clone(), shards, load }
+        };
+        futures::future::join_all(view.members.iter().map(one)).await
+    }
+
     pub fn open_turns(&self) -> usize {
-        self.load.open_turns()
+        self.surroundings.load.open_turns()
+    }
+
+    fn owns(&self, shard: Shard) -> bool {
+        self.surroundings.view.borrow().owner(shard) == Some(self.surroundings.me())
     }
 }
 
-/// Activates every conversation that may have an unfinished turn, so many at a time.
-async fn take_up(handle: Handle, store: Arc<dyn Store>, at_once: usize) {
-    let room = Arc::new(Semaphore::new(at_once));
-    for shard in (0..SHARDS).map(Shard) {
-        let mut after = None;
-        loop {
-            let rows = match store.open(shard, after, ROWS_AT_ONCE).await {
-                Ok(rows) => rows,
+/// For as long as the node lives: activates every conversation that may have an unfinished turn, of each shard that
+/// becomes this node's, so many at a time.
+async fn take_up(handle: Handle, store: Arc<dyn Store>) {
+    let room = Arc::new(Semaphore::new(handle.surroundings.limits.recoveries_at_once));
+    let mut view = handle.surroundings.view.clone();
+    let mut done: BTreeSet<Shard> = BTreeSet::new();
+    loop {
+        view.mark_unchanged();
+        done.retain(|shard| handle.owns(*shard));
+        let gained: Vec<Shard> = (0..SHARDS).map(Shard).filter(|shard| !done.contains(shard)).collect();
+        let mut failed = false;
+        for shard in gained.into_iter().filter(|shard| handle.owns(*shard)) {
+            match take_up_shard(&handle, &*store, shard, &room).await {
+                Ok(()) => drop(done.insert(shard)),
                 Err(error) => {
-                    tracing::error!(shard.id = shard.0, %error, "unfinished turns of a shard could not be read");
+                    failed = true;
+                    tracing::warn!(shard.id = shard.0, %error, "unfinished turns of a shard could not be read");
                     break;
                 }
-            };
-            after = rows.last().copied();
-            for conversation in &rows {
-                wake(&handle, *conversation, &room).await;
             }
-            if rows.len() < ROWS_AT_ONCE {
-                break;
-            }
+        }
+        let changed = view.changed();
+        let ended = if failed {
+            // Again after a while, or with the next view.
+            tokio::time::timeout(TAKE_UP_AGAIN, changed).await.is_ok_and(|changed| changed.is_err())
+        } else {
+            changed.await.is_err()
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
+async fn take_up_shard(
+    handle: &Handle,
+    store: &dyn Store,
+    shard: Shard,
+    room: &Arc<Semaphore>,
+) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let rows = store.open(shard, after, ROWS_AT_ONCE).await?;
+        after = rows.last().copied();
+        for conversation in &rows {
+            wake(handle, *conversation, room).await;
+        }
+        if rows.len() < ROWS_AT_ONCE {
+            return Ok(());
         }
     }
 }
@@ -220,25 +403,24 @@ async fn wake(handle: &Handle, conversation: ConversationId, room: &Arc<Semaphor
 }
 
 /// Looks at what is due, for as long as the node lives.
-async fn expire(handle: Handle, store: Arc<dyn Store>, retention_ms: Option<u64>, clock: Clock) {
+async fn expire(handle: Handle, store: Arc<dyn Store>) {
     let mut ticks = tokio::time::interval(EXPIRY_EVERY);
     loop {
         ticks.tick().await;
         metrics::open_turns(handle.open_turns());
-        if let Err(error) = expire_due(&handle, &*store, retention_ms, clock()).await {
+        if let Err(error) = expire_due(&handle, &*store).await {
             tracing::warn!(%error, "expired conversations could not be looked for");
         }
     }
 }
 
-async fn expire_due(
-    handle: &Handle,
-    store: &dyn Store,
-    retention_ms: Option<u64>,
-    now_ms: u64,
-) -> Result<(), StoreError> {
-    for (at_ms, conversation) in store.due(now_ms, ROWS_AT_ONCE).await? {
-        match handle.ask(conversation, Request::Expire { retention_ms }).await {
+async fn expire_due(handle: &Handle, store: &dyn Store) -> Result<(), StoreError> {
+    let Surroundings { retention_ms, clock, .. } = &*handle.surroundings;
+    for (at_ms, conversation) in store.due(clock(), ROWS_AT_ONCE).await? {
+        if !handle.owns(conversation.shard()) {
+            continue;
+        }
+        match handle.ask(conversation, Request::Expire { retention_ms: *retention_ms }).await {
             Ok(Answer::DueAt(later_ms)) => store.due_add(later_ms, conversation).await?,
             Ok(_) => {}
             // It keeps its row, and is looked at again.
@@ -267,6 +449,8 @@ struct NodeActor;
 struct Arguments {
     surroundings: Arc<Surroundings>,
     has_ended: watch::Sender<bool>,
+    cluster: Cluster,
+    view: watch::Sender<View>,
 }
 
 struct NodeState {
@@ -290,12 +474,22 @@ impl Actor for NodeActor {
         myself: ActorRef<NodeMessage>,
         arguments: Arguments,
     ) -> Result<NodeState, ActorProcessingErr> {
-        let Arguments { surroundings, has_ended } = arguments;
-        let (node, incarnation) = (surroundings.node.clone(), surroundings.incarnation);
-        let arguments = GatewayArguments { surroundings, node: myself.get_cell() };
+        let Arguments { surroundings, has_ended, cluster, view } = arguments;
+        let Cluster { views, peers, address, serve } = cluster;
+        let behind = Behind::default();
+        let arguments = GatewayArguments {
+            surroundings: surroundings.clone(),
+            peers: peers.clone(),
+            behind: behind.clone(),
+            node: myself.get_cell(),
+        };
         let (gateway, _) = Actor::spawn_linked(None, GatewayActor, arguments, myself.get_cell()).await?;
-        let arguments = MembershipArguments { node, incarnation, gateway: gateway.clone() };
+        let receiver = Receiver::new(gateway.clone(), behind.clone(), surroundings.view.clone());
+        // Who is alone has nobody to serve.
+        let _ = serve.send(Arc::new(receiver));
+        let arguments = MembershipArguments { address, views, peers, surroundings, gateway: gateway.clone(), view };
         let (membership, _) = Actor::spawn_linked(None, MembershipActor, arguments, myself.get_cell()).await?;
+        behind.tells(membership.clone());
         Ok(NodeState { children: Children { gateway, membership }, has_ended })
     }
 
@@ -314,14 +508,16 @@ impl Actor for NodeActor {
         event: SupervisionEvent,
         state: &mut NodeState,
     ) -> Result<(), ActorProcessingErr> {
-        let (cell, why) = match event {
-            SupervisionEvent::ActorTerminated(cell, _, why) => (cell, why.unwrap_or_default()),
-            SupervisionEvent::ActorFailed(cell, error) => (cell, error.to_string()),
+        let (cell, why, crashed) = match event {
+            SupervisionEvent::ActorTerminated(cell, _, why) => (cell, why.unwrap_or_default(), false),
+            SupervisionEvent::ActorFailed(cell, error) => (cell, error.to_string(), true),
             _ => return Ok(()),
         };
         let Children { gateway, membership } = &state.children;
         if cell.get_id() != gateway.get_id() && cell.get_id() != membership.get_id() {
-            tracing::error!(error = why, "a shard crashed; its conversations start again with their next messages");
+            if crashed {
+                tracing::error!(error = why, "a shard crashed; its conversations start again with their next messages");
+            }
             return Ok(gateway.cast(GatewayMessage::ShardGone(cell.get_id()))?);
         }
         tracing::error!(error = why, "the node cannot go on without its gateway or membership");

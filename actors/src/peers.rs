@@ -2,14 +2,18 @@
 //!
 //! Production implements it over ractor_cluster, the simulator in memory; with an embedded store there are no peers.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 /// One life of one node. A restart has the same name and another incarnation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PeerId {
     pub name: Arc<str>,
     pub incarnation: u64,
@@ -38,6 +42,13 @@ pub trait Peers: Send + Sync + 'static {
     /// From now on these are the other nodes; connections are kept to all of them, and to nobody else.
     fn keep(&self, peers: Vec<PeerAddress>);
 
+    /// This node has another incarnation now, and is another peer to everyone: sessions of the last one end.
+    fn reborn(&self, incarnation: u64);
+
+    /// Whether the peer's port refuses connections: then its host is there and the program is not. False where anything
+    /// else happens, silence included. Ends within a second.
+    fn refuses(&self, peer: &PeerAddress) -> BoxFuture<'static, bool>;
+
     /// Sends the request and waits for its answer, at most so long. A peer that dies, freezes or is cut off is noticed
     /// before a long deadline. Dropping the future does not take the request back.
     fn ask(&self, to: PeerId, request: Vec<u8>, deadline: Duration) -> BoxFuture<'static, Result<Vec<u8>, PeerError>>;
@@ -47,6 +58,23 @@ pub trait Peers: Send + Sync + 'static {
 /// callee's affair, but it must end by itself.
 pub trait Serve: Send + Sync + 'static {
     fn serve(&self, from: PeerId, request: Vec<u8>) -> BoxFuture<'static, Vec<u8>>;
+}
+
+/// The peers of a node that is alone.
+pub struct NoPeers;
+
+impl Peers for NoPeers {
+    fn keep(&self, _: Vec<PeerAddress>) {}
+
+    fn reborn(&self, _: u64) {}
+
+    fn refuses(&self, _: &PeerAddress) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(false))
+    }
+
+    fn ask(&self, _: PeerId, _: Vec<u8>, _: Duration) -> BoxFuture<'static, Result<Vec<u8>, PeerError>> {
+        Box::pin(std::future::ready(Err(PeerError::NotSent("this node is alone"))))
+    }
 }
 
 impl fmt::Display for PeerId {

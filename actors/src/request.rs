@@ -1,20 +1,24 @@
 //! What can be asked of a conversation, and how it answers. Reads of what is finished go past the actors, through
 //! [`crate::Reader`].
 
+use std::fmt;
 use std::sync::Arc;
 
 use klatch_protocol::event::{Created, KeyUse, Parameters};
 use klatch_protocol::turn::Change;
 use klatch_protocol::{ConversationId, Item, Mark, Turn};
+use serde::{Deserialize, Serialize};
+
+use crate::peers::PeerId;
 
 /// Who asks. A conversation belongs to one tenant and subject; to everyone else it does not exist.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Caller {
     pub tenant: Arc<str>,
     pub subject: Arc<str>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Make the conversation; an existing one with the same creation key or the same parent is the answer too.
     Create(Box<Created>),
@@ -73,7 +77,7 @@ pub enum Request {
     Wake,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submit {
     pub caller: Caller,
     /// Ordinals are given when the turn is accepted.
@@ -81,6 +85,8 @@ pub struct Submit {
     pub parameters: Parameters,
     pub on_busy: OnBusy,
     pub key: Option<[u8; 16]>,
+    /// The edge's own key, where the client sent none: by it the edge may send the request again.
+    pub attempt: Option<[u8; 16]>,
     pub fingerprint: [u8; 16],
     /// The client says that it repeats a request, without a key.
     pub retry: bool,
@@ -91,7 +97,7 @@ pub struct Submit {
 }
 
 /// The turn follows that one; where anything else has come since, in the fork `child`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     pub after_turn: u64,
     /// First ordinal behind that turn's items.
@@ -100,7 +106,7 @@ pub struct Chain {
 }
 
 /// What a turn does that finds another one open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnBusy {
     #[default]
     Enqueue,
@@ -111,7 +117,7 @@ pub enum OnBusy {
     Rollback,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wait {
     /// Answer once the turn is durable.
     Accepted,
@@ -119,7 +125,7 @@ pub enum Wait {
     Ended,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     Conversation {
         created_at_ms: u64,
@@ -150,24 +156,127 @@ pub enum Answer {
 }
 
 /// Named for what the caller can do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
     #[error("there is no such {0}")]
-    NotFound(&'static str),
+    NotFound(Missing),
     #[error("{message}")]
-    Invalid { param: &'static str, message: String },
+    Invalid { param: Param, message: String },
     /// `on_busy: reject` met an open turn.
     #[error("another turn of this conversation is still open")]
     Locked,
     #[error("the idempotency key was used before, with another request")]
     KeyReused,
-    /// Retry here, later: a limit is reached. `what` names it.
+    /// Retry here, later: a limit is reached.
     #[error("{what} is full")]
-    Busy { what: &'static str, retry_after_ms: u64 },
-    /// Retry elsewhere, now.
-    #[error("this node gives its conversations away")]
+    Busy { what: Full, retry_after_ms: u64 },
+    /// Nothing was done. Retry elsewhere, now.
+    #[error("this node does not own the conversation")]
     Moved,
+    /// Nothing was done: a turn is open under that owner, which is alive. Ask there.
+    #[error("an open turn of the conversation belongs to {owner}")]
+    Elsewhere { owner: PeerId },
+    /// It was sent to its owner, and that was lost before it answered. It may have been done: what is repeatable may be
+    /// sent again, now.
+    #[error("the conversation's owner was lost before it answered")]
+    Lost,
     /// Retry later, with the same key: the store does not answer, or the conversation crashed. It may have been done.
     #[error("the outcome is not known: {0}")]
     Unavailable(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Missing {
+    Conversation,
+    Response,
+}
+
+/// The field of the request that is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Param {
+    Model,
+    Id,
+}
+
+/// Which limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Full {
+    Conversation,
+    /// The client's own turns wait there.
+    Queue,
+    Node,
+    Memory,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Conversation => "conversation",
+            Self::Response => "response",
+        })
+    }
+}
+
+impl fmt::Display for Param {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Param {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Id => "id",
+        }
+    }
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Conversation => "the conversation",
+            Self::Queue => "the conversation's queue",
+            Self::Node => "the node",
+            Self::Memory => "the node's memory",
+        })
+    }
+}
+
+impl Request {
+    /// Whether it can be sent again where it is not known if it was done: it changes nothing, or doing it twice is
+    /// doing it once.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Request::Create(_)
+            | Request::DeleteItem { .. }
+            | Request::Cancel { .. }
+            | Request::Expire { .. }
+            | Request::Watch { .. }
+            | Request::Undelivered { .. }
+            | Request::Wake => true,
+            Request::Submit(submit) => submit.key.is_some() || submit.attempt.is_some(),
+            Request::AddItems { key, .. } | Request::Fork { key, .. } => key.is_some(),
+            Request::SetMetadata { .. } => true,
+            // The second time it is gone already, which is told as an error.
+            Request::DeleteResponse { .. } | Request::Delete { .. } => false,
+        }
+    }
+
+    /// Whether it makes sense without taking the conversation over: it only looks at, or stops, what is open.
+    pub fn needs_no_claim(&self) -> bool {
+        match self {
+            Request::Watch { .. } | Request::Undelivered { .. } | Request::Wake => true,
+            Request::Create(_)
+            | Request::Submit(_)
+            | Request::AddItems { .. }
+            | Request::SetMetadata { .. }
+            | Request::DeleteItem { .. }
+            | Request::Fork { .. }
+            | Request::Cancel { .. }
+            | Request::DeleteResponse { .. }
+            | Request::Delete { .. }
+            | Request::Expire { .. } => false,
+        }
+    }
 }

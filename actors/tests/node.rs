@@ -162,6 +162,7 @@ fn submit(model: &str, text: &str, wait: Wait) -> Request {
         },
         on_busy: OnBusy::Enqueue,
         key: None,
+        attempt: None,
         fingerprint: [0; 16],
         retry: false,
         wait,
@@ -221,7 +222,7 @@ async fn a_panic_costs_the_turn_that_caused_it_and_nothing_else() {
     let before = turn(&handle, sick, "echo", "before").await.expect("it is answered");
     assert_eq!(before.text(), "before");
     let crashed = turn(&handle, sick, "echo", "panic").await;
-    assert!(matches!(crashed, Err(Refusal::Unavailable(_))), "nothing was accepted: {crashed:?}");
+    assert!(matches!(crashed, Err(Refusal::Lost)), "nothing was accepted: {crashed:?}");
     let accepted = handle.ask(sick, submit("poison", "bad", Wait::Accepted)).await.expect("it is accepted");
     let Answer::Turn { turn: poisoned, .. } = accepted else { panic!("a turn is answered with {accepted:?}") };
     // Behind it in the queue, so its answer says that the poisoned turn is over. The crash may cost this request its
@@ -229,7 +230,7 @@ async fn a_panic_costs_the_turn_that_caused_it_and_nothing_else() {
     let after = loop {
         match handle.ask(sick, keyed("echo", "after", [7; 16])).await {
             Ok(Answer::Turn { turn, .. }) => break turn,
-            Err(Refusal::Unavailable(_) | Refusal::Moved) => {}
+            Err(Refusal::Lost | Refusal::Moved) => {}
             other => panic!("a turn is answered with {other:?}"),
         }
     };

@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use futures::future::BoxFuture;
-use klatch_actors::node::Status;
+use klatch_actors::node::{MemberStatus, Status};
 use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ pub enum Readiness {
 /// Asks the actors; none where they are stopping.
 pub type StatusSource = Arc<dyn Fn() -> BoxFuture<'static, Option<Status>> + Send + Sync>;
 
+/// Asks all nodes of the view.
+pub type MembersSource = Arc<dyn Fn() -> BoxFuture<'static, Vec<MemberStatus>> + Send + Sync>;
+
 /// What the port shows.
 #[derive(Clone)]
 pub struct Ops {
@@ -39,6 +42,7 @@ pub struct Ops {
     pub incarnation: u64,
     pub readiness: watch::Receiver<Readiness>,
     pub status: StatusSource,
+    pub members: MembersSource,
     pub metrics: PrometheusHandle,
 }
 
@@ -48,9 +52,32 @@ pub struct NodeShown {
     pub node: String,
     pub incarnation: u64,
     pub version: String,
-    /// Number of the membership table; 0 where this node is alone.
+    /// Number of the view by which this node routes.
     pub view: u64,
     pub draining: bool,
+    /// Itself among them, unless it is in no view.
+    pub members: Vec<MemberShown>,
+}
+
+/// A member of the view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberShown {
+    pub node: String,
+    pub incarnation: u64,
+    /// `joining`, `up` or `leaving`.
+    pub status: String,
+    /// Where other nodes reach it; empty where there are none.
+    pub address: String,
+    /// Shards that are its by placement.
+    pub shards: usize,
+    /// None where it does not say.
+    pub load: Option<LoadShown>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadShown {
+    /// By which it routes.
+    pub view: u64,
     pub shards_started: usize,
     pub active_conversations: usize,
     pub open_turns: usize,
@@ -95,12 +122,27 @@ async fn cluster(State(ops): State<Ops>) -> Json<NodeShown> {
         node: ops.node_name.to_string(),
         incarnation: ops.incarnation,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        view: status.view,
+        view: status.view.number,
         draining,
-        shards_started: status.shards_started,
-        active_conversations: status.active_conversations,
-        open_turns: status.open_turns,
+        members: (ops.members)().await.into_iter().map(shown).collect(),
     })
+}
+
+fn shown(member: MemberStatus) -> MemberShown {
+    let MemberStatus { id, member, shards, load } = member;
+    MemberShown {
+        node: id.name.to_string(),
+        incarnation: id.incarnation,
+        status: format!("{:?}", member.status).to_lowercase(),
+        address: member.address,
+        shards,
+        load: load.map(|load| LoadShown {
+            view: load.view,
+            shards_started: load.shards_started,
+            active_conversations: load.active_conversations,
+            open_turns: load.open_turns,
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -108,17 +150,28 @@ mod tests {
     use axum::body::Body;
     use axum::http::{Request, Response};
     use http_body_util::BodyExt;
+    use klatch_actors::gateway::forward::NodeLoad;
+    use klatch_actors::membership::view::Member;
+    use klatch_actors::peers::PeerId;
+    use klatch_protocol::view::MemberStatus::Up;
     use metrics_exporter_prometheus::PrometheusBuilder;
     use tower::ServiceExt;
 
     use super::*;
+
+    fn member() -> MemberStatus {
+        let load = NodeLoad { open_turns: 3, ..NodeLoad::default() };
+        let member = Member { incarnation: 7, status: Up, address: "a:1".into() };
+        MemberStatus { id: PeerId { name: "klatch-0".into(), incarnation: 7 }, member, shards: 1024, load: Some(load) }
+    }
 
     fn ops(readiness: Readiness) -> Router {
         router(Ops {
             node_name: "klatch-0".into(),
             incarnation: 7,
             readiness: watch::channel(readiness).1,
-            status: Arc::new(|| Box::pin(async { Some(Status { open_turns: 3, ..Status::default() }) })),
+            status: Arc::new(|| Box::pin(async { Some(Status::default()) })),
+            members: Arc::new(|| Box::pin(async { vec![member()] })),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
         })
     }
@@ -145,7 +198,9 @@ mod tests {
     async fn the_cluster_is_shown_as_the_client_reads_it() {
         let shown: NodeShown =
             serde_json::from_str(&text(get(ops(Readiness::Serving), "/cluster").await).await).unwrap();
-        assert_eq!((shown.node.as_str(), shown.incarnation, shown.open_turns), ("klatch-0", 7, 3));
+        assert_eq!((shown.node.as_str(), shown.incarnation), ("klatch-0", 7));
+        let load = shown.members[0].load.as_ref().map(|load| load.open_turns);
+        assert_eq!((shown.members[0].status.as_str(), shown.members[0].shards, load), ("up", 1024, Some(3)));
         assert!(!shown.draining);
     }
 

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 pub use banner::Invocation;
 
 use crate::config::{self, Config};
-use crate::ops::{self, Ops, Readiness, StatusSource};
+use crate::ops::{self, MembersSource, Ops, Readiness, StatusSource};
 use crate::telemetry;
 use drain::{Drain, Effect, Event, Wait};
 use listener::Port;
@@ -48,8 +48,11 @@ type Flush = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 pub struct Parts {
     pub routes: Router,
     pub status: StatusSource,
+    pub members: MembersSource,
     /// Reads the keys again.
     pub reload: Arc<dyn Fn() + Send + Sync>,
+    /// Gives the shards to other nodes, where there are any; what runs here goes on.
+    pub leave: Box<dyn Fn() + Send>,
     /// Puts the conversations away within the time; what is unfinished then is left to whoever owns it next.
     pub hand_off: HandOff,
     pub flush: Flush,
@@ -123,6 +126,7 @@ struct Node {
     ops: Port,
     readiness: watch::Sender<Readiness>,
     reload: Arc<dyn Fn() + Send + Sync>,
+    leave: Box<dyn Fn() + Send>,
     hand_off: Option<HandOff>,
     flush: Option<Flush>,
     fault: Option<BoxFuture<'static, ()>>,
@@ -146,6 +150,7 @@ impl Node {
             incarnation,
             readiness: readiness_seen,
             status: parts.status,
+            members: parts.members,
             metrics,
         };
         let ops = Port::open("ops", listeners.ops, ops::router(shown), OPS_CONNECTIONS_MAX)
@@ -158,6 +163,7 @@ impl Node {
             ops,
             readiness,
             reload: parts.reload,
+            leave: parts.leave,
             hand_off: Some(parts.hand_off),
             flush: Some(parts.flush),
             fault: Some(parts.fault),
@@ -210,6 +216,7 @@ impl Node {
     fn leave_balancers(&self) {
         self.readiness.send_replace(Readiness::Draining);
         metrics::gauge!(telemetry::DRAINING).set(1.0);
+        (self.leave)();
         self.http.close_connections_with_their_answers();
     }
 

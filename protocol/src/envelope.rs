@@ -100,6 +100,7 @@ mod tests {
                 open: [Turn::new(crate::turn::tests::accepted(0), 0)].into(),
                 ..State::default()
             })),
+            Event::AtWork,
         ];
         Entry { position: Position { epoch: 2, seq: 3 }, token: ClaimToken(11), at_ms: 1_700_000_000_000, events }
     }

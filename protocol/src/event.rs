@@ -87,6 +87,8 @@ pub enum Event {
     Deleted,
     /// What all earlier events add up to; they may be trimmed.
     Snapshot(Box<State>),
+    /// The owner is at work on an open turn, of which there is nothing new: so that nobody takes it for dead.
+    AtWork,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +119,9 @@ pub struct Accepted {
     /// With the ordinals of the turn's block: inputs first, outputs after them.
     pub input: Vec<Item>,
     pub key: Option<[u8; 16]>,
+    /// Made by the edge for a request without a key, so that it can send it again to the next owner: known for a short
+    /// time only.
+    pub attempt: Option<[u8; 16]>,
     /// Hash of method, path and body: what makes a retry the same request.
     pub fingerprint: [u8; 16],
     pub parameters: Parameters,

@@ -13,6 +13,8 @@ use crate::{Body, ConversationId, Item, Outcome, Turn};
 
 /// Idempotency keys kept per conversation, beyond which the oldest go however young they are.
 pub const KEYS_MAX: usize = 1_000;
+/// The edges' own keys kept: more than turns can be open, since one is repeated within seconds.
+const ATTEMPTS_MAX: usize = 64;
 /// Idempotency keys are kept this long, in ms.
 pub const KEYS_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -40,6 +42,8 @@ pub struct State {
     /// Unfinished turns in their order; only the first can be running.
     pub open: VecDeque<Turn>,
     pub keys: VecDeque<Key>,
+    /// The edges' own keys of the last turns, with the turns.
+    pub attempts: VecDeque<([u8; 16], u64)>,
     pub last: Option<Last>,
     /// Children share the items below this ordinal: their content outlives a deletion here.
     pub shared_before: u64,
@@ -49,6 +53,15 @@ pub struct State {
     pub hides_inherited: bool,
     pub memory: Option<Memory>,
     pub last_turn_ms: u64,
+    /// Whose claim was the last.
+    pub claimed_by: Option<Claimant>,
+}
+
+/// One life of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claimant {
+    pub node: String,
+    pub incarnation: u64,
 }
 
 /// The last turn that entered, and the first ordinal behind its items: chaining from it goes on here while nothing
@@ -122,7 +135,9 @@ impl State {
 
     pub fn apply(&mut self, event: &Event, at_ms: u64) {
         match event {
-            Event::Claimed { .. } => {}
+            Event::Claimed { node, incarnation } => {
+                self.claimed_by = Some(Claimant { node: node.clone(), incarnation: *incarnation });
+            }
             Event::Created(created) => self.create(created, at_ms),
             Event::TurnAccepted(accepted) => {
                 let mut turn = Turn::new(Clone::clone(accepted), self.next_item);
@@ -138,6 +153,12 @@ impl State {
                         at_ms,
                         Did::Turn(accepted.turn),
                     );
+                }
+                if let Some(attempt) = accepted.attempt {
+                    self.attempts.push_back((attempt, accepted.turn));
+                    if self.attempts.len() > ATTEMPTS_MAX {
+                        self.attempts.pop_front();
+                    }
                 }
                 self.open.push_back(turn);
             }
@@ -170,6 +191,7 @@ impl State {
             }
             Event::Deleted => self.delete(),
             Event::Snapshot(state) => self.clone_from(state),
+            Event::AtWork => {}
         }
     }
 

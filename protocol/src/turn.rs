@@ -314,6 +314,7 @@ pub(crate) mod tests {
             turn,
             input: vec![Item { ordinal: 0, client_id: None, body: Body::user("hello") }],
             key: None,
+            attempt: None,
             fingerprint: [0; 16],
             parameters: Parameters {
                 model: "echo".into(),

@@ -17,7 +17,8 @@ use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Item, Mark, Stat
 
 use super::window::Window;
 use crate::limits::Limits;
-use crate::request::{Answer, Refusal, Request};
+use crate::peers::PeerId;
+use crate::request::{Answer, Full, Refusal, Request};
 use crate::responder::{Ask, ResponderError, Said};
 use crate::store::{Compaction, IndexRow, LogEnd, StoreError};
 
@@ -34,6 +35,8 @@ pub struct Fixed {
     pub retention_ms: Option<u64>,
     /// How often the conversation crashed in a row before this activation.
     pub crashes: u32,
+    /// Other nodes may own it: the log is looked at before it is claimed.
+    pub shared: bool,
 }
 
 /// What deciding needs to know of the responders, by name.
@@ -49,6 +52,7 @@ pub struct Traits {
 /// In the order of a life. `R` is how an answer gets to who asked.
 #[derive(Debug)]
 pub enum Input<R> {
+    Looked(Look),
     Activated(Found),
     NotActivated(StoreError),
     /// `admitted`: the node has room for another open turn.
@@ -71,6 +75,10 @@ pub enum Input<R> {
         said: Vec<Said>,
     },
     BatchDue,
+    /// A turn in the queue may have waited for longer than its client would.
+    QueueDue,
+    /// It is time to show that the owner of the running turn is at work.
+    SignDue,
     Appended,
     NotAppended(StoreError),
     EndRead(Result<Option<LogEnd>, StoreError>),
@@ -78,6 +86,18 @@ pub enum Input<R> {
     NotCompacted(StoreError),
     /// The shard wants it out of memory.
     Close,
+}
+
+/// What stands in the log before it is claimed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Look {
+    Absent,
+    /// It can be claimed. `open`: a turn is unfinished.
+    Free {
+        open: bool,
+    },
+    /// A turn is unfinished under an owner that is alive: it is told again when that changes.
+    Elsewhere(PeerId),
 }
 
 /// What the claim found.
@@ -91,6 +111,8 @@ pub enum Found {
 
 #[derive(Debug, PartialEq)]
 pub enum Effect<R> {
+    /// Claim the log, and read it.
+    Claim,
     /// Write the rows, then the entry.
     Append {
         entry: Arc<Entry>,
@@ -116,10 +138,13 @@ pub enum Effect<R> {
     /// So many pieces are durable: the responder may be read on.
     Release(usize),
     WakeForBatch(Duration),
+    WakeForSign(Duration),
+    WakeForQueue(Duration),
     Reply(R, Result<Answer, Refusal>),
     /// The turn is finished and no longer in memory: read it and answer.
     ReadTurn {
         turn: u64,
+        replayed: bool,
         reply: R,
     },
     /// A turn is over, for the metrics.
@@ -165,11 +190,23 @@ pub struct Conversation<R> {
 
 enum Phase<R> {
     Activating {
+        step: ActivatingStep,
         waiting: Vec<Waiting<R>>,
     },
     Serving(Box<Serving<R>>),
     /// Given up or closed: what still comes is refused.
     Fenced,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum ActivatingStep {
+    /// The log is being read.
+    Looking,
+    Claiming,
+    /// Left alone for as long as its owner is at work.
+    Elsewhere(PeerId),
+    /// Nothing is open, and nobody wants anything that needs a claim: it is about to leave.
+    Settled,
 }
 
 pub(super) struct Waiting<R> {
@@ -198,6 +235,8 @@ pub(super) struct Serving<R> {
     pub undelivered: Vec<([u8; 16], u64, u64)>,
     pub window: Option<Window>,
     pub open_row: bool,
+    /// A wake for the next sign is under way; the durable end when it was asked for.
+    pub sign: Option<Option<LogEnd>>,
     pub closing: bool,
     pub out: Vec<Effect<R>>,
 }
@@ -277,15 +316,17 @@ pub(super) struct Watcher<R> {
 }
 
 impl<R> Conversation<R> {
-    /// Activating: whoever makes it has the log claimed and read, and comes back with [`Input::Activated`].
+    /// Activating: whoever makes it has the log looked at and comes back with [`Input::Looked`], where it is shared; else
+    /// has it claimed and read and comes back with [`Input::Activated`].
     pub fn new(fixed: Fixed) -> Self {
-        Self { fixed, phase: Phase::Activating { waiting: Vec::new() } }
+        let step = if fixed.shared { ActivatingStep::Looking } else { ActivatingStep::Claiming };
+        Self { fixed, phase: Phase::Activating { step, waiting: Vec::new() } }
     }
 
     pub fn decide(&mut self, now_ms: u64, input: Input<R>) -> Vec<Effect<R>> {
         let phase = std::mem::replace(&mut self.phase, Phase::Fenced);
         let (phase, effects) = match phase {
-            Phase::Activating { waiting } => self.activating(now_ms, waiting, input),
+            Phase::Activating { step, waiting } => self.activating(now_ms, step, waiting, input),
             Phase::Serving(serving) => serving.decide(now_ms, input),
             Phase::Fenced => (Phase::Fenced, refuse_input(input)),
         };
@@ -309,31 +350,48 @@ impl<R> Conversation<R> {
         }
     }
 
-    fn activating(&mut self, now_ms: u64, mut waiting: Vec<Waiting<R>>, input: Input<R>) -> (Phase<R>, Vec<Effect<R>>) {
+    fn activating(
+        &mut self,
+        now_ms: u64,
+        step: ActivatingStep,
+        waiting: Vec<Waiting<R>>,
+        input: Input<R>,
+    ) -> (Phase<R>, Vec<Effect<R>>) {
         match input {
-            Input::Asked { request, reply, .. } if waiting.len() >= self.fixed.limits.waiting_per_conversation => {
-                drop(request);
-                (
-                    Phase::Activating { waiting },
-                    reply.map(|reply| refuse(reply, full("the conversation"))).into_iter().collect(),
-                )
+            Input::Asked { request, reply, admitted } => self.wait(step, waiting, Waiting { request, reply, admitted }),
+            Input::Looked(Look::Absent) => self.serve(now_ms, waiting, Found::Absent),
+            Input::Looked(Look::Free { open }) => {
+                if open || waiting.iter().any(|waiting| !waiting.request.needs_no_claim()) {
+                    return (Phase::Activating { step: ActivatingStep::Claiming, waiting }, vec![Effect::Claim]);
+                }
+                let mut out: Vec<_> = waiting.into_iter().filter_map(nothing_open).collect();
+                out.push(Effect::AskToClose);
+                (Phase::Activating { step: ActivatingStep::Settled, waiting: Vec::new() }, out)
             }
-            Input::Asked { request, reply, admitted } => {
-                waiting.push(Waiting { request, reply, admitted });
-                (Phase::Activating { waiting }, Vec::new())
+            Input::Looked(Look::Elsewhere(owner)) => {
+                let replies = waiting.into_iter().filter_map(|waiting| waiting.reply);
+                let out = replies.map(|reply| refuse(reply, Refusal::Elsewhere { owner: owner.clone() })).collect();
+                (Phase::Activating { step: ActivatingStep::Elsewhere(owner), waiting: Vec::new() }, out)
             }
-            Input::Activated(found) => Box::new(Serving::new(self.fixed.clone(), found)).begin(now_ms, waiting),
+            Input::Activated(found) => self.serve(now_ms, waiting, found),
             Input::NotActivated(error) => {
                 let replies = waiting.into_iter().filter_map(|waiting| waiting.reply);
                 let mut out: Vec<_> = replies.map(|reply| refuse(reply, Refusal::from(error.clone()))).collect();
                 out.push(Effect::GiveUp(GivenUp::NotActivated));
                 (Phase::Fenced, out)
             }
-            Input::Close => (Phase::Activating { waiting }, vec![Effect::StillBusy]),
+            Input::Close => match step {
+                ActivatingStep::Looking | ActivatingStep::Claiming => {
+                    (Phase::Activating { step, waiting }, vec![Effect::StillBusy])
+                }
+                ActivatingStep::Elsewhere(_) | ActivatingStep::Settled => (Phase::Fenced, vec![Effect::Closed]),
+            },
             Input::HistoryLoaded { .. }
             | Input::Said { .. }
             | Input::AnsweredAtOnce { .. }
             | Input::BatchDue
+            | Input::SignDue
+            | Input::QueueDue
             | Input::Appended
             | Input::NotAppended(_)
             | Input::EndRead(_)
@@ -341,6 +399,53 @@ impl<R> Conversation<R> {
             | Input::NotCompacted(_) => unreachable!("nothing was begun before the activation"),
         }
     }
+
+    /// A request that comes before the activation.
+    fn wait(
+        &self,
+        step: ActivatingStep,
+        mut waiting: Vec<Waiting<R>>,
+        asked: Waiting<R>,
+    ) -> (Phase<R>, Vec<Effect<R>>) {
+        let mut out = Vec::new();
+        let step = match step {
+            ActivatingStep::Elsewhere(owner) => {
+                out.extend(asked.reply.map(|reply| refuse(reply, Refusal::Elsewhere { owner: owner.clone() })));
+                ActivatingStep::Elsewhere(owner)
+            }
+            ActivatingStep::Settled if asked.request.needs_no_claim() => {
+                out.extend(nothing_open(asked));
+                ActivatingStep::Settled
+            }
+            ActivatingStep::Settled => {
+                waiting.push(asked);
+                out.push(Effect::Claim);
+                ActivatingStep::Claiming
+            }
+            step if waiting.len() >= self.fixed.limits.waiting_per_conversation => {
+                out.extend(asked.reply.map(|reply| refuse(reply, full(Full::Conversation))));
+                step
+            }
+            step => {
+                waiting.push(asked);
+                step
+            }
+        };
+        (Phase::Activating { step, waiting }, out)
+    }
+
+    fn serve(&self, now_ms: u64, waiting: Vec<Waiting<R>>, found: Found) -> (Phase<R>, Vec<Effect<R>>) {
+        Box::new(Serving::new(self.fixed.clone(), found)).begin(now_ms, waiting)
+    }
+}
+
+/// The answer to who asked for nothing but what is open, where nothing is.
+fn nothing_open<R>(asked: Waiting<R>) -> Option<Effect<R>> {
+    let answer = match asked.request {
+        Request::Watch { .. } => Answer::NotOpen,
+        _ => Answer::Done,
+    };
+    asked.reply.map(|reply| Effect::Reply(reply, Ok(answer)))
 }
 
 impl<R> Serving<R> {
@@ -366,6 +471,7 @@ impl<R> Serving<R> {
             watchers: Vec::new(),
             undelivered: Vec::new(),
             window: None,
+            sign: None,
             closing: false,
             out: Vec::new(),
         }
@@ -388,13 +494,15 @@ impl<R> Serving<R> {
             Input::Said { turn, attempt, said } => self.said(now_ms, turn, attempt, said),
             Input::AnsweredAtOnce { turn, said } => self.answered_at_once(now_ms, turn, said),
             Input::BatchDue => self.batch_due(),
+            Input::SignDue => self.sign_due(now_ms),
+            Input::QueueDue => self.queue_due(now_ms),
             Input::Appended => self.appended(),
             Input::NotAppended(error) => self.not_appended(error),
             Input::EndRead(end) => self.end_read(end),
             Input::Compacted => self.compacted(),
             Input::NotCompacted(error) => self.not_compacted(error),
             Input::Close => self.close(),
-            Input::Activated(_) | Input::NotActivated(_) => unreachable!("it is activated once"),
+            Input::Looked(_) | Input::Activated(_) | Input::NotActivated(_) => unreachable!("it is activated once"),
         }
         if !self.gave_up() {
             self.advance(now_ms);
@@ -465,7 +573,7 @@ pub(super) fn refuse<R>(reply: R, refusal: Refusal) -> Effect<R> {
 /// Time after which a refused request may find room: about that of one turn.
 const RETRY_AFTER_MS: u64 = 1_000;
 
-pub(super) fn full(what: &'static str) -> Refusal {
+pub(super) fn full(what: Full) -> Refusal {
     Refusal::Busy { what, retry_after_ms: RETRY_AFTER_MS }
 }
 

@@ -15,15 +15,18 @@ mod window;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use klatch_protocol::ConversationId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::limits::Load;
+use crate::membership::view::View;
 use crate::metrics;
+use crate::peers::PeerId;
 use crate::reader::Reader;
 use crate::request::{Answer, Refusal, Request};
 use crate::responder::Responders;
@@ -62,8 +65,12 @@ impl ractor::Message for ConversationMessage {}
 
 /// What a conversation works with; shared by all of a node.
 pub struct Surroundings {
-    pub node: String,
-    pub incarnation: u64,
+    pub node: Arc<str>,
+    /// Of this life: a node that was declared dead goes on as a later one.
+    pub incarnation: AtomicU64,
+    /// Other nodes use the same store.
+    pub shared: bool,
+    pub view: watch::Receiver<View>,
     pub store: Arc<dyn Store>,
     pub reader: Reader,
     pub responders: Arc<Responders>,
@@ -72,6 +79,13 @@ pub struct Surroundings {
     pub retention_ms: Option<u64>,
     pub load: Arc<Load>,
     pub clock: Clock,
+}
+
+impl Surroundings {
+    /// This node, as it is now.
+    pub fn me(&self) -> PeerId {
+        PeerId { name: self.node.clone(), incarnation: self.incarnation.load(Ordering::SeqCst) }
+    }
 }
 
 pub struct ConversationActor;
@@ -89,6 +103,7 @@ pub struct State {
     surroundings: Arc<Surroundings>,
     shard: ActorRef<ShardMessage>,
     core: Conversation<Reply>,
+    fixed: Fixed,
     open_turns: usize,
     bytes: usize,
     tasks: JoinSet<()>,
@@ -116,21 +131,27 @@ impl Actor for ConversationActor {
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { conversation, surroundings, shard, crashes } = arguments;
+        let me = surroundings.me();
         let fixed = Fixed {
             conversation,
-            node: surroundings.node.clone(),
-            incarnation: surroundings.incarnation,
+            node: me.name.to_string(),
+            incarnation: me.incarnation,
             token: klatch_protocol::ClaimToken::random(),
             limits: surroundings.limits.clone(),
             catalog: surroundings.catalog.clone(),
             retention_ms: surroundings.retention_ms,
             crashes,
+            shared: surroundings.shared,
         };
         let core = Conversation::new(fixed.clone());
-        let mut tasks = JoinSet::new();
-        let activate = tasks::activate(myself.clone(), surroundings.store.clone(), fixed, surroundings.clock.clone());
-        tasks.spawn(tasks::watched(myself, activate));
-        Ok(State { conversation, surroundings, shard, core, open_turns: 0, bytes: 0, tasks, call: None })
+        let (tasks, call) = (JoinSet::new(), None);
+        let mut state = State { conversation, surroundings, shard, core, fixed, open_turns: 0, bytes: 0, tasks, call };
+        if state.surroundings.shared {
+            state.look(&myself);
+        } else {
+            state.claim(&myself);
+        }
+        Ok(state)
     }
 
     async fn handle(
@@ -179,6 +200,7 @@ impl State {
     fn carry_out(&mut self, myself: &ActorRef<ConversationMessage>, effect: Effect<Reply>) -> Option<Input<Reply>> {
         let (myself, store, conversation) = (myself.clone(), self.surroundings.store.clone(), self.conversation);
         match effect {
+            Effect::Claim => self.claim(&myself),
             Effect::Append { entry, rows } => {
                 self.tasks
                     .spawn(tasks::watched(myself.clone(), tasks::append(myself, store, conversation, entry, rows)));
@@ -218,12 +240,19 @@ impl State {
                 }
             }
             Effect::WakeForBatch(after) => {
-                self.tasks.spawn(tasks::watched(myself.clone(), tasks::wake_for_batch(myself, after)));
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::wake_for(myself, after, || Input::BatchDue)));
+            }
+            Effect::WakeForSign(after) => {
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::wake_for(myself, after, || Input::SignDue)));
+            }
+            Effect::WakeForQueue(after) => {
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::wake_for(myself, after, || Input::QueueDue)));
             }
             // Who asked may have gone away; that undoes nothing.
             Effect::Reply(reply, answer) => drop(reply.send(answer)),
-            Effect::ReadTurn { turn, reply } => {
-                self.tasks.spawn(tasks::read_turn(self.surroundings.reader.clone(), conversation, turn, reply));
+            Effect::ReadTurn { turn, replayed, reply } => {
+                let reader = self.surroundings.reader.clone();
+                self.tasks.spawn(tasks::read_turn(reader, conversation, turn, replayed, reply));
             }
             Effect::TurnOver { model, outcome, took_ms } => metrics::turn_over(model, outcome, took_ms),
             Effect::AskToClose => self.to_shard(ShardMessage::WantsToClose(conversation)),
@@ -244,6 +273,17 @@ impl State {
         let said = responder.respond(ask);
         let task = self.tasks.spawn(tasks::listen(myself.clone(), said, room.clone(), turn, attempt));
         self.call = Some(Call { task, room });
+    }
+
+    fn look(&mut self, myself: &ActorRef<ConversationMessage>) {
+        let look = tasks::look(myself.clone(), self.surroundings.clone(), self.conversation, self.fixed.incarnation);
+        self.tasks.spawn(tasks::watched(myself.clone(), look));
+    }
+
+    fn claim(&mut self, myself: &ActorRef<ConversationMessage>) {
+        let Surroundings { store, clock, .. } = &*self.surroundings;
+        let activate = tasks::activate(myself.clone(), store.clone(), self.fixed.clone(), clock.clone());
+        self.tasks.spawn(tasks::watched(myself.clone(), activate));
     }
 
     fn to_shard(&self, message: ShardMessage) {

@@ -1,5 +1,7 @@
 //! From a request to events: who may, what it means, and what is said once it is durable. Pure.
 
+use std::time::Duration;
+
 use klatch_protocol::event::{Accepted, Created, Event, KeyUse, Parent};
 use klatch_protocol::state::Did;
 use klatch_protocol::turn::Incomplete;
@@ -7,7 +9,7 @@ use klatch_protocol::{ConversationId, Item, Mark, Outcome, Turn};
 
 use super::decide::{Effect, EndWait, Owed, Row, Serving, Watcher, full, refuse};
 use crate::reader::belongs;
-use crate::request::{Answer, Caller, Chain, OnBusy, Refusal, Request, Submit, Wait};
+use crate::request::{Answer, Caller, Chain, Full, Missing, OnBusy, Param, Refusal, Request, Submit, Wait};
 use crate::store::IndexRow;
 
 /// A retry without a key counts as the attempt before it for so long.
@@ -25,7 +27,7 @@ const CLEAR_AGAIN_AFTER_MS: u64 = 60_000;
 impl<R> Serving<R> {
     pub(super) fn asked(&mut self, now_ms: u64, request: Request, reply: Option<R>, admitted: bool) {
         if self.staged.owed.len() + self.watchers.len() + self.waits.len() >= WATCHERS_MAX {
-            return self.reply(reply, Err(full("the conversation")));
+            return self.reply(reply, Err(full(Full::Conversation)));
         }
         match request {
             Request::Create(created) => self.create(now_ms, *created, reply),
@@ -57,7 +59,7 @@ impl<R> Serving<R> {
     }
 
     fn known_to(&self, caller: &Caller) -> Result<(), Refusal> {
-        if belongs(&self.state, caller) { Ok(()) } else { Err(Refusal::NotFound("conversation")) }
+        if belongs(&self.state, caller) { Ok(()) } else { Err(Refusal::NotFound(Missing::Conversation)) }
     }
 
     fn create(&mut self, now_ms: u64, created: Created, reply: Option<R>) {
@@ -67,7 +69,7 @@ impl<R> Serving<R> {
                 && known.key.map(|key| key.key) == created.key.map(|key| key.key)
                 && known.parent.map(|parent| parent.conversation) == created.parent.map(|parent| parent.conversation);
             if !same {
-                return self.reply(reply, Err(Refusal::NotFound("conversation")));
+                return self.reply(reply, Err(Refusal::NotFound(Missing::Conversation)));
             }
             if known.key != created.key {
                 return self.reply(reply, Err(Refusal::KeyReused));
@@ -75,7 +77,7 @@ impl<R> Serving<R> {
             return self.owe(reply, self.summary(true));
         }
         if self.state.deleted {
-            return self.reply(reply, Err(Refusal::NotFound("conversation")));
+            return self.reply(reply, Err(Refusal::NotFound(Missing::Conversation)));
         }
         self.begin_log(now_ms, created);
         self.owe(reply, self.summary(false));
@@ -102,11 +104,17 @@ impl<R> Serving<R> {
 
     fn submit(&mut self, now_ms: u64, mut submit: Submit, reply: Option<R>, admitted: bool) {
         if self.state.alive().is_none() && !self.state.deleted && submit.create.is_none() {
-            return self.reply(reply, Err(Refusal::NotFound("conversation")));
+            return self.reply(reply, Err(Refusal::NotFound(Missing::Conversation)));
         }
         if self.state.created.is_some() || self.state.deleted {
             if let Err(refusal) = self.known_to(&submit.caller) {
                 return self.reply(reply, Err(refusal));
+            }
+            if let Some(turn) = self.attempted(&submit) {
+                if let Some(reply) = reply {
+                    self.join(turn, submit.wait, false, reply);
+                }
+                return;
             }
             if self.repeats(now_ms, &submit) {
                 return self.repeat(now_ms, submit, reply);
@@ -114,7 +122,7 @@ impl<R> Serving<R> {
         }
         let Some(traits) = self.traits(&submit.parameters.model) else {
             let message = format!("there is no model {:?}", submit.parameters.model);
-            return self.reply(reply, Err(Refusal::Invalid { param: "model", message }));
+            return self.reply(reply, Err(Refusal::Invalid { param: Param::Model, message }));
         };
         if let Some(chain) = submit.chain.filter(|chain| !self.goes_on_here(chain)) {
             return self.fork_for(now_ms, &submit, chain, reply);
@@ -143,12 +151,19 @@ impl<R> Serving<R> {
             turn,
             input: submit.input,
             key: submit.key,
+            attempt: submit.attempt,
             fingerprint: submit.fingerprint,
             queued: submit.parameters.background || !self.state.open.is_empty(),
             parameters: submit.parameters,
             at_ms,
         };
+        let start_by_ms = accepted.parameters.start_by_ms.filter(|_| !self.state.open.is_empty());
         self.stage(now_ms, Event::TurnAccepted(Box::new(accepted)));
+        if let Some(start_by_ms) = start_by_ms {
+            // Behind the last moment, so that it is over by then.
+            let after_ms = start_by_ms.saturating_sub(now_ms) + 1;
+            self.out.push(Effect::WakeForQueue(Duration::from_millis(after_ms)));
+        }
         self.shown.insert(turn, Mark::default());
         if let Some(reply) = reply {
             match submit.wait {
@@ -164,9 +179,9 @@ impl<R> Serving<R> {
             return Err(Refusal::Locked);
         }
         if self.state.open.len() >= self.fixed.limits.queue_per_conversation {
-            return Err(full("the conversation's queue"));
+            return Err(full(Full::Queue));
         }
-        if admitted { Ok(()) } else { Err(full("the node")) }
+        if admitted { Ok(()) } else { Err(full(Full::Node)) }
     }
 
     /// Ends the running turn where the new one asked for it.
@@ -180,6 +195,12 @@ impl<R> Serving<R> {
             }
             OnBusy::Rollback => self.stop_running(now_ms, running, Outcome::Cancelled { keep: false }),
         }
+    }
+
+    /// The turn that this very request began, before its edge lost the answer.
+    fn attempted(&self, submit: &Submit) -> Option<u64> {
+        let attempt = submit.attempt?;
+        self.state.attempts.iter().rev().find(|(known, _)| *known == attempt).map(|(_, turn)| *turn)
     }
 
     /// Whether the request was accepted before: under its key, or as a retry of one whose answer was lost.
@@ -210,7 +231,7 @@ impl<R> Serving<R> {
             }
         };
         match (did, reply) {
-            (Some(Did::Turn(turn)), Some(reply)) => self.join(turn, submit.wait, reply),
+            (Some(Did::Turn(turn)), Some(reply)) => self.join(turn, submit.wait, true, reply),
             (Some(Did::Forked(prefix, child)), Some(reply)) => {
                 let created = self.child_created(prefix, Some(&submit));
                 let answer = Answer::Forked { child, created: Box::new(created), replayed: true };
@@ -221,22 +242,22 @@ impl<R> Serving<R> {
     }
 
     /// Answers with a turn that is there already.
-    fn join(&mut self, turn: u64, wait: Wait, reply: R) {
+    fn join(&mut self, turn: u64, wait: Wait, replayed: bool, reply: R) {
         let open = self.state.open.iter().any(|open| open.accepted.turn == turn);
         if open || self.shown.contains_key(&turn) {
             match wait {
                 Wait::Accepted if self.staged.events.is_empty() && self.is_saved() => {
-                    let answer = self.turn_answer(turn, true);
+                    let answer = self.turn_answer(turn, replayed);
                     self.out.push(Effect::Reply(reply, answer));
                 }
-                Wait::Accepted => self.staged.owed.push(Owed::Turn { reply, turn, replayed: true }),
-                Wait::Ended => self.waits.push(EndWait { turn, replayed: true, reply }),
+                Wait::Accepted => self.staged.owed.push(Owed::Turn { reply, turn, replayed }),
+                Wait::Ended => self.waits.push(EndWait { turn, replayed, reply }),
             }
         } else if self.state.turns.contains_key(&turn) {
-            let answer = self.turn_answer(turn, true);
+            let answer = self.turn_answer(turn, replayed);
             self.out.push(Effect::Reply(reply, answer));
         } else {
-            self.out.push(Effect::ReadTurn { turn, reply });
+            self.out.push(Effect::ReadTurn { turn, replayed, reply });
         }
     }
 
@@ -353,7 +374,7 @@ impl<R> Serving<R> {
             let same = self.visible_of_client(item);
             if same.is_some_and(|same| same.body != item.body) {
                 let message = "an item of this id is in the conversation with another content".to_owned();
-                return Err(Refusal::Invalid { param: "id", message });
+                return Err(Refusal::Invalid { param: Param::Id, message });
             }
             known.push(same.map(|same| same.ordinal));
         }
@@ -372,7 +393,7 @@ impl<R> Serving<R> {
     fn room_for_bytes(&self, items: &[Item]) -> Result<(), Refusal> {
         let more: usize = items.iter().map(|item| item.body.bytes()).sum();
         let fits = self.state.hot_bytes() + more <= self.fixed.limits.hot_bytes_per_conversation;
-        if fits { Ok(()) } else { Err(full("the conversation")) }
+        if fits { Ok(()) } else { Err(full(Full::Conversation)) }
     }
 
     fn set_metadata(
@@ -425,8 +446,8 @@ impl<R> Serving<R> {
             self.stop_running(now_ms, turn, Outcome::Cancelled { keep: started });
         }
         match reply {
-            Some(reply) if turn < self.state.next_turn => self.join(turn, Wait::Ended, reply),
-            reply => self.reply(reply, Err(Refusal::NotFound("response"))),
+            Some(reply) if turn < self.state.next_turn => self.join(turn, Wait::Ended, true, reply),
+            reply => self.reply(reply, Err(Refusal::NotFound(Missing::Response))),
         }
     }
 
@@ -435,7 +456,7 @@ impl<R> Serving<R> {
             return self.reply(reply, Err(refusal));
         }
         if turn >= self.state.next_turn || self.state.dropped_turns.contains(&turn) {
-            return self.reply(reply, Err(Refusal::NotFound("response")));
+            return self.reply(reply, Err(Refusal::NotFound(Missing::Response)));
         }
         if self.is_nothing_else() {
             return self.delete(now_ms, reply);

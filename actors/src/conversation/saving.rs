@@ -7,7 +7,7 @@ use klatch_protocol::{Entry, Event, Mark, Position, Turn};
 use super::decide::{
     Effect, EndWait, GivenUp, InFlight, Owed, Row, RunningStep, Saving, Serving, Staged, Watcher, refuse,
 };
-use crate::request::{Answer, Refusal};
+use crate::request::{Answer, Missing, Refusal};
 use crate::store::{Compaction, LogEnd, StoreError};
 
 /// At passivation a shorter tail is left for the next activation to replay: cheaper than a compaction.
@@ -134,7 +134,7 @@ impl<R> Serving<R> {
             self.out.push(refuse(reply, not_done.clone()));
         }
         // A turn that is in the log goes on there: to send it again would make another.
-        let goes_on = Refusal::Unavailable("the conversation has another owner now".into());
+        let goes_on = Refusal::Lost;
         for EndWait { turn, reply, .. } in std::mem::take(&mut self.waits) {
             let refusal = if lost.contains(&turn) { &not_done } else { &goes_on };
             self.out.push(refuse(reply, refusal.clone()));
@@ -265,7 +265,7 @@ impl<R> Serving<R> {
     /// The turn as far as it is durable.
     pub(super) fn turn_answer(&self, number: u64, replayed: bool) -> Result<Answer, Refusal> {
         let (Some(turn), Some(durable)) = (self.state.turn(number), self.durable(number)) else {
-            return Err(Refusal::NotFound("response"));
+            return Err(Refusal::NotFound(Missing::Response));
         };
         if durable == turn.mark() {
             return Ok(Answer::Turn { turn: Arc::new(turn.clone()), replayed });
@@ -307,6 +307,7 @@ fn size(event: &Event) -> usize {
             | Event::ResponseDeleted { .. }
             | Event::Forked { .. }
             | Event::Deleted
-            | Event::Snapshot(_) => 0,
+            | Event::Snapshot(_)
+            | Event::AtWork => 0,
         }
 }

@@ -10,12 +10,14 @@ use futures::{FutureExt, StreamExt};
 use klatch_protocol::{ConversationId, Entry, Event, Position, State};
 use ractor::ActorRef;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use super::decide::{Fixed, Found, Input, Row};
-use super::{Clock, ConversationMessage, Reply};
+use super::decide::{Fixed, Found, Input, Look, Row};
+use super::{Clock, ConversationMessage, Reply, Surroundings};
 use crate::metrics;
+use crate::peers::PeerId;
 use crate::reader::{Page, Reader};
-use crate::request::{Answer, Refusal};
+use crate::request::{Answer, Missing, Refusal};
 use crate::responder::{ResponderError, Said};
 use crate::store::{Compaction, LogEnd, Order, Store, StoreError};
 
@@ -23,6 +25,13 @@ use crate::store::{Compaction, LogEnd, Order, Store, StoreError};
 const CLAIMS_MAX: usize = 5;
 
 type Me = ActorRef<ConversationMessage>;
+
+/// How often the log of a turn that is open elsewhere is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A log with an open turn that stands still for so long has no owner at work, whatever the view says: a running turn
+/// adds something more often.
+const STILL_FOR: Duration = Duration::from_secs(5);
 
 /// A conversation that is gone needs no report.
 fn report(myself: &Me, input: Input<Reply>) {
@@ -46,6 +55,57 @@ pub(super) async fn activate(myself: Me, store: Arc<dyn Store>, fixed: Fixed, cl
             Err(error) => Input::NotActivated(error),
         },
     );
+}
+
+/// Looks whether the log may be claimed. Where a turn is open under an owner that is alive, says so and goes on looking
+/// until the turn is over, its owner is dead in the view, or the log stood still for too long: a healthy turn is never
+/// stolen, and progress never depends on one peer.
+pub(super) async fn look(myself: Me, surroundings: Arc<Surroundings>, conversation: ConversationId, incarnation: u64) {
+    let me = PeerId { name: surroundings.node.clone(), incarnation };
+    let mut still: Option<(LogEnd, Instant)> = None;
+    let mut told = false;
+    loop {
+        let (look, end) = match look_once(&surroundings, conversation, &me).await {
+            Ok(looked) => looked,
+            // One that waits for another owner goes on waiting: it is asked for nothing meanwhile.
+            Err(_) if told => (None, None),
+            Err(error) => return report(&myself, Input::NotActivated(error)),
+        };
+        let stands = end.is_some_and(|end| {
+            let since = still.filter(|(before, _)| *before == end).map_or_else(Instant::now, |(_, since)| since);
+            still = Some((end, since));
+            since.elapsed() >= STILL_FOR
+        });
+        match look {
+            Some(Look::Elsewhere(_)) if told && !stands => {}
+            Some(Look::Elsewhere(owner)) if !stands => {
+                told = true;
+                report(&myself, Input::Looked(Look::Elsewhere(owner)));
+            }
+            Some(Look::Elsewhere(_)) => return report(&myself, Input::Looked(Look::Free { open: true })),
+            Some(look) => return report(&myself, Input::Looked(look)),
+            None => {}
+        }
+        let mut view = surroundings.view.clone();
+        view.mark_unchanged();
+        // A new view may say that the owner is dead. A node without one any more is about to end.
+        let _ = tokio::time::timeout(LOOK_EVERY, view.changed()).await;
+    }
+}
+
+async fn look_once(
+    surroundings: &Surroundings,
+    conversation: ConversationId,
+    me: &PeerId,
+) -> Result<(Option<Look>, Option<LogEnd>), StoreError> {
+    let log = surroundings.store.log(conversation).await?;
+    let Some(last) = log.entries.last() else { return Ok((Some(Look::Absent), None)) };
+    let end = LogEnd { position: last.position, token: last.token };
+    let state = State::replay(&log.entries);
+    let open = !state.open.is_empty();
+    let owner = state.claimed_by.map(|by| PeerId { name: by.node.into(), incarnation: by.incarnation });
+    let alive = owner.filter(|owner| open && owner != me && surroundings.view.borrow().has(owner));
+    Ok((Some(alive.map_or(Look::Free { open }, Look::Elsewhere)), Some(end)))
 }
 
 /// Writes the claim first and reads after: from then on nobody older can add to what was read.
@@ -193,19 +253,19 @@ fn unfinished() -> ResponderError {
     ResponderError { code: "server_error".into(), message: "the responder stopped in the middle of its reply".into() }
 }
 
-pub(super) async fn wake_for_batch(myself: Me, after: Duration) {
+pub(super) async fn wake_for(myself: Me, after: Duration, input: impl FnOnce() -> Input<Reply>) {
     tokio::time::sleep(after).await;
-    report(&myself, Input::BatchDue);
+    report(&myself, input());
 }
 
-pub(super) async fn read_turn(reader: Reader, conversation: ConversationId, turn: u64, reply: Reply) {
+pub(super) async fn read_turn(reader: Reader, conversation: ConversationId, turn: u64, replayed: bool, reply: Reply) {
     let read = async {
         let state = Arc::new(reader.state(conversation).await?);
         reader.turn(conversation, &state, turn).await
     };
     let answer = match read.await {
-        Ok(Some(turn)) => Ok(Answer::Turn { turn: Arc::new(turn), replayed: true }),
-        Ok(None) => Err(Refusal::NotFound("response")),
+        Ok(Some(turn)) => Ok(Answer::Turn { turn: Arc::new(turn), replayed }),
+        Ok(None) => Err(Refusal::NotFound(Missing::Response)),
         Err(error) => Err(Refusal::from(error)),
     };
     // Who asked may have gone away.

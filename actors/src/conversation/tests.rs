@@ -8,8 +8,9 @@ use klatch_protocol::event::{Call, Created, KeyUse, Parameters};
 use klatch_protocol::turn::Change;
 use klatch_protocol::{Body, ClaimToken, ConversationId, Event, Item, Mark, Outcome, State, Turn};
 
-use super::decide::{Catalog, Conversation, Effect, Fixed, Found, GivenUp, Input, Row, Traits};
+use super::decide::{Catalog, Conversation, Effect, Fixed, Found, GivenUp, Input, Look, Row, Traits};
 use crate::limits::Limits;
+use crate::peers::PeerId;
 use crate::request::{Answer, Caller, OnBusy, Refusal, Request, Submit, Wait};
 use crate::responder::{End, ResponderError, Said};
 use crate::store::{LogEnd, StoreError};
@@ -27,13 +28,14 @@ struct World {
     pending: Option<Arc<klatch_protocol::Entry>>,
     limits: Limits,
     crashes: u32,
+    shared: bool,
 }
 
 fn caller(name: &str) -> Caller {
     Caller { tenant: "acme".into(), subject: name.into() }
 }
 
-fn core(incarnation: u64, claims: u64, crashes: u32, limits: &Limits) -> Core {
+fn core(incarnation: u64, claims: u64, crashes: u32, shared: bool, limits: &Limits) -> Core {
     let slow = Traits { history_items: 0, at_once: false };
     let catalog: Catalog = [
         ("slow".to_owned(), slow),
@@ -50,13 +52,14 @@ fn core(incarnation: u64, claims: u64, crashes: u32, limits: &Limits) -> Core {
         catalog: Arc::new(catalog),
         retention_ms: None,
         crashes,
+        shared,
     })
 }
 
 impl World {
-    fn new(limits: Limits) -> Self {
-        let core = core(1, 0, 0, &limits);
-        Self { core, now_ms: 1_000, incarnation: 1, log: Vec::new(), pending: None, limits, crashes: 0 }
+    fn new(limits: Limits, shared: bool) -> Self {
+        let core = core(1, 0, 0, shared, &limits);
+        Self { core, now_ms: 1_000, incarnation: 1, log: Vec::new(), pending: None, limits, crashes: 0, shared }
     }
 
     fn found(&self) -> Found {
@@ -107,6 +110,12 @@ impl World {
             }
             "answer" => Input::AnsweredAtOnce { turn: number(1), said: vec![Said::Text(words[2].to_owned())] },
             "batch" => Input::BatchDue,
+            "sign" => Input::SignDue,
+            "queue" => Input::QueueDue,
+            "free" => Input::Looked(Look::Free { open: option("open").is_some() }),
+            "absent" => Input::Looked(Look::Absent),
+            "elsewhere" => Input::Looked(Look::Elsewhere(PeerId { name: "b".into(), incarnation: 1 })),
+            "wake" => ask(Request::Wake),
             "saved" => {
                 self.log.extend(self.pending.take());
                 Input::Appended
@@ -130,7 +139,7 @@ impl World {
     }
 
     fn activate_again(&mut self) {
-        self.core = core(self.incarnation, self.log.len() as u64, self.crashes, &self.limits);
+        self.core = core(self.incarnation, self.log.len() as u64, self.crashes, self.shared, &self.limits);
     }
 
     fn step(&mut self, line: &str) -> String {
@@ -165,7 +174,15 @@ fn check(script: &str) {
 }
 
 fn check_within(limits: Limits, script: &str) {
-    let mut world = World::new(limits);
+    run(World::new(limits, false), script);
+}
+
+/// Other nodes use the same store.
+fn check_shared(script: &str) {
+    run(World::new(Limits::default(), true), script);
+}
+
+fn run(mut world: World, script: &str) {
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (input, expected) = line.split_once("->").unwrap_or((line, ""));
         let said = world.step(input.trim());
@@ -217,6 +234,7 @@ fn submit<'a>(words: &[&str], option: impl Fn(&str) -> Option<&'a str>) -> Submi
             Some(other) => panic!("there is no on_busy {other:?}"),
         },
         key: option("key").map(|name| [name.as_bytes()[0]; 16]),
+        attempt: option("attempt").map(|name| [name.as_bytes()[0]; 16]),
         fingerprint: [option("body").map_or(0, |body| body.as_bytes()[0]); 16],
         retry: option("retry").is_some(),
         wait: if option("wait") == Some("accepted") { Wait::Accepted } else { Wait::Ended },
@@ -227,6 +245,9 @@ fn submit<'a>(words: &[&str], option: impl Fn(&str) -> Option<&'a str>) -> Submi
 
 fn show(effect: &Effect<String>) -> String {
     match effect {
+        Effect::Claim => "claim".into(),
+        Effect::WakeForQueue(after) => format!("look at the queue in {}", after.as_millis()),
+        Effect::WakeForSign(after) => format!("sign after {} s", after.as_secs()),
         Effect::Append { entry, rows } => {
             let events: Vec<String> = entry.events.iter().map(show_event).collect();
             let rows: String = rows.iter().flat_map(|row| [show_row(row), " "]).collect();
@@ -244,7 +265,7 @@ fn show(effect: &Effect<String>) -> String {
         Effect::Release(pieces) => format!("release {pieces}"),
         Effect::WakeForBatch(after) => format!("wake in {}", after.as_millis()),
         Effect::Reply(reply, answer) => format!("{reply}: {}", show_answer(answer)),
-        Effect::ReadTurn { turn, reply } => format!("{reply}: read turn {turn}"),
+        Effect::ReadTurn { turn, reply, .. } => format!("{reply}: read turn {turn}"),
         Effect::TurnOver { .. } => String::new(),
         Effect::AskToClose => "ask to close".into(),
         Effect::StillBusy => "still busy".into(),
@@ -281,6 +302,7 @@ fn show_event(event: &Event) -> String {
         Event::ItemsAdded { .. } => "added".into(),
         Event::ResponseDeleted { turn } => format!("dropped{turn}"),
         Event::Deleted => "deleted".into(),
+        Event::AtWork => "at-work".into(),
         other => format!("{other:?}"),
     }
 }
@@ -323,6 +345,8 @@ fn show_answer(answer: &Result<Answer, Refusal>) -> String {
         Err(Refusal::Locked) => "locked".into(),
         Err(Refusal::KeyReused) => "key reused".into(),
         Err(Refusal::Moved) => "moved".into(),
+        Err(Refusal::Lost) => "lost".into(),
+        Err(Refusal::Elsewhere { owner }) => format!("ask {owner}"),
         Err(Refusal::Unavailable(_)) => "unavailable".into(),
         Err(Refusal::Invalid { param, .. }) => format!("invalid {param}"),
     }
@@ -426,6 +450,22 @@ fn the_same_key_is_the_same_turn_whenever_it_comes() {
 }
 
 #[test]
+fn an_edge_that_lost_an_answer_finds_the_turn_again() {
+    check(
+        "activated                     ->
+         create a                      -> index append 1-0 claimed+created
+         saved                         -> a: conversation
+         submit b slow one attempt=x   -> open append 1-1 accepted0+attempt0#1
+         submit c slow one attempt=x   ->
+         submit d slow one attempt=y   ->
+         saved                         -> call 0#1, append 1-2 accepted1
+         saved                         ->
+         end 0                         -> append 1-3 completed0+attempt1#1
+         saved                         -> b: turn 0 completed \"\", c: turn 0 completed \"\", call 1#1",
+    );
+}
+
+#[test]
 fn a_retry_without_a_key_counts_only_where_the_answer_was_lost() {
     check(
         "activated                            ->
@@ -482,7 +522,7 @@ fn a_fenced_owner_refuses_all_that_it_still_owes_and_stops() {
          watch w 0           -> w: news attempt
          submit c slow two   -> append 1-2 accepted1
          submit d slow three ->
-         fenced              -> b: unavailable, c: moved, d: moved, stop call, give up unfinished
+         fenced              -> b: lost, c: moved, d: moved, stop call, give up unfinished
          submit e slow four  -> e: moved",
     );
 }
@@ -624,6 +664,58 @@ fn a_deleted_conversation_ends_what_runs_and_leaves_nothing() {
 }
 
 #[test]
+fn what_is_open_elsewhere_is_left_there_until_its_owner_is_gone() {
+    check_shared(
+        "submit a slow one   ->
+         elsewhere           -> a: ask b.1
+         watch w 0           -> w: ask b.1
+         free open=yes       -> claim
+         watch w 0           ->
+         submit a slow one   ->
+         absent              -> w: no conversation, ask to close, a: no conversation, ask to close",
+    );
+}
+
+#[test]
+fn nothing_is_claimed_for_who_only_looks() {
+    check_shared(
+        "watch w 0           ->
+         wake k              ->
+         free                -> w: not open, k: done, ask to close
+         watch v 0           -> v: not open
+         close               -> closed",
+    );
+    check_shared(
+        "watch w 0           ->
+         free                -> w: not open, ask to close
+         create a            -> claim
+         close               -> still busy
+         activated           -> index append 1-0 claimed+created
+         saved               -> a: conversation",
+    );
+}
+
+#[test]
+fn an_owner_at_work_shows_it_where_others_might_take_over() {
+    check_shared(
+        "absent              ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> sign after 2 s, open append 1-1 accepted0+attempt0#1
+         saved               -> call 0#1
+         sign                -> sign after 2 s
+         sign                -> sign after 2 s, append 1-2 at-work
+         saved               ->
+         say 0 hi            -> append 1-3 delta0:hi
+         sign                -> sign after 2 s
+         saved               -> release 1
+         end 0               -> append 1-4 completed0
+         sign                ->
+         saved               -> b: turn 0 completed \"hi\"",
+    );
+}
+
+#[test]
 fn the_queue_has_a_limit() {
     let limits = Limits { queue_per_conversation: 2, ..Limits::default() };
     check_within(
@@ -645,12 +737,14 @@ fn a_turn_that_waited_too_long_is_not_begun() {
          create a                           -> index append 1-0 claimed+created
          saved                              -> a: conversation
          submit b slow one                  -> open append 1-1 accepted0+attempt0#1
-         submit c slow two start-by=1500    ->
+         submit c slow two start-by=1500    -> look at the queue in 501
          saved                              -> call 0#1, append 1-2 accepted1
          saved                              ->
-         wait 600
-         end 0                              -> append 1-3 completed0+failed1
-         saved                              -> b: turn 0 completed \"\", c: turn 1 failed \"\"",
+         wait 501
+         queue                              -> append 1-3 failed1
+         saved                              -> c: turn 1 failed \"\"
+         end 0                              -> append 1-4 completed0
+         saved                              -> b: turn 0 completed \"\"",
     );
 }
 

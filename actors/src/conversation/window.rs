@@ -55,7 +55,8 @@ impl Window {
             | Event::ResponseDeleted { .. }
             | Event::Forked { .. }
             | Event::Deleted
-            | Event::Snapshot(_) => {}
+            | Event::Snapshot(_)
+            | Event::AtWork => {}
         }
     }
 

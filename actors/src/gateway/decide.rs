@@ -1,13 +1,21 @@
 //! Where a request goes, and who must leave memory for it. Pure: `now_ms` is monotonic and passed in.
 //!
+//! A request goes to its shard here, or to the node that the view names. While views differ two nodes may both hold
+//! themselves for the owner: the fence decides then, and a request that was passed on often enough is served where it is.
+//!
 //! All that is in memory on this node stands in one line, least recently used first. A passivation is a wish: who is
 //! busy stays, and stands at the end of the line again.
 
+use klatch_protocol::view::MemberStatus;
 use klatch_protocol::{ConversationId, Shard};
 use lru::LruCache;
 
-use crate::membership::decide::{Status, View};
-use crate::request::{Refusal, Request};
+use crate::membership::view::View;
+use crate::peers::PeerId;
+use crate::request::{Full, Refusal, Request};
+
+/// A request is passed on from node to node so often; the last one serves it.
+pub const HOPS_MAX: u8 = 2;
 
 /// While everyone in memory is busy the limit may be passed by so much before requests are refused.
 const OVER_THE_LIMIT: usize = 1_024;
@@ -15,44 +23,68 @@ const OVER_THE_LIMIT: usize = 1_024;
 /// Passivations asked for at one request: more than one, so that a limit that was passed is reached again.
 const PASSIVATIONS_AT_ONCE: usize = 2;
 
-/// Idle conversations passivated at one tick, so that a tick stays short.
-const IDLE_AT_ONCE: usize = 4_096;
+/// Conversations passivated at one tick, so that a tick stays short.
+const PASSIVATED_AT_ONCE: usize = 4_096;
 
 #[derive(Debug)]
 pub enum Input<R> {
     Ask {
-        conversation: ConversationId,
-        request: Request,
-        reply: Option<R>,
+        asked: Asked<R>,
         /// The conversations in memory hold more bytes than they may.
         heavy: bool,
     },
     Left(ConversationId),
     ShardGone(Shard),
     View(View),
-    /// Now and then: who was idle for too long goes.
+    /// This life of the node is over: nothing here is owned any more.
+    DropAll,
+    /// The node is about to end: nothing new begins here.
+    Close,
+    /// Now and then: who was idle for too long goes, and all who can while the node gives everything away.
     Tick,
+}
+
+/// A request on its way.
+#[derive(Debug, PartialEq)]
+pub struct Asked<R> {
+    pub conversation: ConversationId,
+    pub request: Request,
+    pub reply: Option<R>,
+    /// Nodes that passed it on.
+    pub hops: u8,
+    /// Whom to ask, whoever should own it: an open turn is theirs.
+    pub direct: Option<PeerId>,
 }
 
 #[derive(Debug, PartialEq)]
 pub enum Effect<R> {
-    Pass { shard: Shard, conversation: ConversationId, request: Request, reply: Option<R> },
+    Pass {
+        shard: Shard,
+        asked: Asked<R>,
+    },
+    Forward {
+        to: PeerId,
+        asked: Asked<R>,
+    },
     Passivate(ConversationId),
     Refuse(Option<R>, Refusal),
+    /// Every shard stops where it is.
+    StopShards,
 }
 
 pub struct Gateway {
-    node: String,
+    me: PeerId,
     active_max: usize,
     idle_after_ms: u64,
     view: View,
+    closed: bool,
     /// When each was last asked for anything.
     residents: LruCache<ConversationId, u64>,
 }
 
 impl Gateway {
-    pub fn new(node: String, active_max: usize, idle_after_ms: u64) -> Self {
-        Self { node, active_max, idle_after_ms, view: View::default(), residents: LruCache::unbounded() }
+    pub fn new(me: PeerId, active_max: usize, idle_after_ms: u64) -> Self {
+        Self { me, active_max, idle_after_ms, view: View::default(), closed: false, residents: LruCache::unbounded() }
     }
 
     pub fn residents(&self) -> usize {
@@ -64,12 +96,17 @@ impl Gateway {
     }
 
     pub fn is_leaving(&self) -> bool {
-        self.view.members.get(&self.node).is_some_and(|me| me.status == Status::Leaving)
+        self.closed || self.view.status(&self.me) == Some(MemberStatus::Leaving)
+    }
+
+    /// The node has another incarnation from now on.
+    pub fn reborn(&mut self, me: PeerId) {
+        self.me = me;
     }
 
     pub fn decide<R>(&mut self, now_ms: u64, input: Input<R>) -> Vec<Effect<R>> {
         match input {
-            Input::Ask { conversation, request, reply, heavy } => self.ask(now_ms, conversation, request, reply, heavy),
+            Input::Ask { asked, heavy } => self.ask(now_ms, asked, heavy),
             Input::Left(conversation) => {
                 self.residents.pop(&conversation);
                 Vec::new()
@@ -81,34 +118,45 @@ impl Gateway {
                 }
                 Vec::new()
             }
-            Input::View(view) => {
-                self.view = view;
+            Input::View(view) => self.view_changed(now_ms, view),
+            Input::DropAll => {
+                self.residents.clear();
+                vec![Effect::StopShards]
+            }
+            Input::Close => {
+                self.closed = true;
                 Vec::new()
             }
-            Input::Tick => self.passivate_idle(now_ms),
+            Input::Tick => self.passivate(now_ms),
         }
     }
 
-    fn ask<R>(
-        &mut self,
-        now_ms: u64,
-        conversation: ConversationId,
-        request: Request,
-        reply: Option<R>,
-        heavy: bool,
-    ) -> Vec<Effect<R>> {
-        let shard = conversation.shard();
-        let known = self.residents.contains(&conversation);
+    fn ask<R>(&mut self, now_ms: u64, asked: Asked<R>, heavy: bool) -> Vec<Effect<R>> {
+        if let Some(to) = asked.direct.clone().filter(|to| *to != self.me) {
+            return vec![Effect::Forward { to, asked: Asked { hops: HOPS_MAX, direct: None, ..asked } }];
+        }
+        let shard = asked.conversation.shard();
+        let known = self.residents.contains(&asked.conversation);
+        let owner = self.view.owner(shard);
         // While everything is given away, what runs here may still be watched and stopped.
-        let finishing = known && matches!(request, Request::Watch { .. } | Request::Cancel { .. });
-        if self.view.owner(shard) != Some(self.node.as_str()) && !finishing {
-            return vec![Effect::Refuse(reply, Refusal::Moved)];
+        let finishing = known && matches!(asked.request, Request::Watch { .. } | Request::Cancel { .. });
+        let mine = owner.as_ref() == Some(&self.me) || finishing;
+        if !mine && asked.hops < HOPS_MAX {
+            return vec![match owner {
+                Some(to) => Effect::Forward { to, asked: Asked { hops: asked.hops + 1, ..asked } },
+                None => Effect::Refuse(asked.reply, Refusal::Moved),
+            }];
+        }
+        // A node that is in no view owns nothing, whoever thinks so.
+        if !self.view.has(&self.me) || (self.closed && !finishing) {
+            return vec![Effect::Refuse(asked.reply, Refusal::Moved)];
         }
         if !known && self.residents.len() >= self.active_max + OVER_THE_LIMIT {
-            return vec![Effect::Refuse(reply, Refusal::Busy { what: "the node's memory", retry_after_ms: 1_000 })];
+            let refusal = Refusal::Busy { what: Full::Memory, retry_after_ms: 1_000 };
+            return vec![Effect::Refuse(asked.reply, refusal)];
         }
-        self.residents.put(conversation, now_ms);
-        let mut effects = vec![Effect::Pass { shard, conversation, request, reply }];
+        self.residents.put(asked.conversation, now_ms);
+        let mut effects = vec![Effect::Pass { shard, asked }];
         let over = if heavy { PASSIVATIONS_AT_ONCE } else { self.residents.len().saturating_sub(self.active_max) };
         for _ in 0..over.min(PASSIVATIONS_AT_ONCE) {
             if let Some(oldest) = self.residents.peek_lru().map(|(id, _)| *id) {
@@ -120,35 +168,56 @@ impl Gateway {
         effects
     }
 
-    fn passivate_idle<R>(&mut self, now_ms: u64) -> Vec<Effect<R>> {
-        let idle_since = |used_ms: u64| used_ms.saturating_add(self.idle_after_ms) <= now_ms;
-        let idle = self.residents.iter().rev().filter(|(_, used_ms)| idle_since(**used_ms));
-        let idle: Vec<ConversationId> = idle.map(|(id, _)| *id).take(IDLE_AT_ONCE).collect();
-        for conversation in &idle {
+    /// Who lost their place here go as soon as nothing of them is open.
+    fn view_changed<R>(&mut self, now_ms: u64, view: View) -> Vec<Effect<R>> {
+        self.view = view;
+        self.passivate(now_ms)
+    }
+
+    fn passivate<R>(&mut self, now_ms: u64) -> Vec<Effect<R>> {
+        let idle = |used_ms: u64| used_ms.saturating_add(self.idle_after_ms) <= now_ms;
+        let strange = |id: &ConversationId| self.view.owner(id.shard()).as_ref() != Some(&self.me);
+        let going = self.residents.iter().rev().filter(|(id, used_ms)| idle(**used_ms) || strange(id));
+        let going: Vec<ConversationId> = going.map(|(id, _)| *id).take(PASSIVATED_AT_ONCE).collect();
+        for conversation in &going {
             self.residents.put(*conversation, now_ms);
         }
-        idle.into_iter().map(Effect::Passivate).collect()
+        going.into_iter().map(Effect::Passivate).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use klatch_protocol::view::{Row, ViewTable};
+
     use super::*;
-    use crate::membership::decide::Member;
 
     fn id(n: u8) -> ConversationId {
         ConversationId([n; 16])
     }
 
+    fn me() -> PeerId {
+        PeerId { name: "a".into(), incarnation: 1 }
+    }
+
     fn gateway(active_max: usize) -> Gateway {
-        let mut gateway = Gateway::new("a".into(), active_max, 1_000);
-        with_status(&mut gateway, Status::Up);
+        let mut gateway = Gateway::new(me(), active_max, 1_000);
+        with_status(&mut gateway, MemberStatus::Up);
         gateway
     }
 
-    fn with_status(gateway: &mut Gateway, status: Status) {
-        let view = gateway.view.with("a", Member { incarnation: 1, status });
-        gateway.decide::<()>(0, Input::View(view));
+    fn with_status(gateway: &mut Gateway, status: MemberStatus) {
+        gateway.decide::<()>(0, Input::View(view(&[("a", status)])));
+    }
+
+    fn view(members: &[(&str, MemberStatus)]) -> View {
+        let row = |status| Row { incarnation: 1, address: String::new(), status, format: 1 };
+        let rows = members.iter().map(|(name, status)| (String::from(*name), row(*status))).collect();
+        View::new(&ViewTable { number: 1, rows })
+    }
+
+    fn asked(conversation: ConversationId, request: Request) -> Asked<()> {
+        Asked { conversation, request, reply: Some(()), hops: 0, direct: None }
     }
 
     fn ask(gateway: &mut Gateway, now_ms: u64, n: u8) -> Vec<ConversationId> {
@@ -156,7 +225,7 @@ mod tests {
     }
 
     fn wake(conversation: ConversationId) -> Input<()> {
-        Input::Ask { conversation, request: Request::Wake, reply: Some(()), heavy: false }
+        Input::Ask { asked: asked(conversation, Request::Wake), heavy: false }
     }
 
     fn passivated(effects: Vec<Effect<()>>) -> Vec<ConversationId> {
@@ -194,7 +263,7 @@ mod tests {
         let mut gateway = gateway(10);
         ask(&mut gateway, 0, 1);
         ask(&mut gateway, 1, 2);
-        let heavy = Input::Ask { conversation: id(3), request: Request::Wake, reply: Some(()), heavy: true };
+        let heavy = Input::Ask { asked: asked(id(3), Request::Wake), heavy: true };
         assert_eq!(passivated(gateway.decide(2, heavy)), [id(1), id(2)]);
     }
 
@@ -222,15 +291,56 @@ mod tests {
     }
 
     #[test]
-    fn a_leaving_node_refuses_turns_and_still_shows_what_runs() {
+    fn a_node_about_to_end_refuses_turns_and_still_shows_what_runs() {
         let mut gateway = gateway(10);
         ask(&mut gateway, 0, 1);
-        with_status(&mut gateway, Status::Leaving);
+        gateway.decide::<()>(0, Input::Close);
         let refused = |effects: Vec<Effect<()>>| effects == [Effect::Refuse(Some(()), Refusal::Moved)];
         assert!(refused(gateway.decide(1, wake(id(1)))));
         let caller = crate::request::Caller { tenant: "t".into(), subject: "s".into() };
-        let request = Request::Cancel { caller, turn: 0 };
-        let cancel = Input::Ask { conversation: id(1), request, reply: Some(()), heavy: false };
+        let cancel = Input::Ask { asked: asked(id(1), Request::Cancel { caller, turn: 0 }), heavy: false };
         assert!(!refused(gateway.decide(1, cancel)));
+    }
+
+    #[test]
+    fn what_another_node_owns_goes_there_until_it_was_passed_on_often_enough() {
+        let mut gateway = Gateway::new(me(), 10, 1_000);
+        gateway.decide::<()>(0, Input::View(view(&[("a", MemberStatus::Joining), ("b", MemberStatus::Up)])));
+        let b = PeerId { name: "b".into(), incarnation: 1 };
+        for hops in 0..HOPS_MAX {
+            let on_its_way = Asked { hops, ..asked(id(1), Request::Wake) };
+            let passed_on = Asked { hops: hops + 1, ..asked(id(1), Request::Wake) };
+            let effects = gateway.decide(0, Input::Ask { asked: on_its_way, heavy: false });
+            assert_eq!(effects, [Effect::Forward { to: b.clone(), asked: passed_on }]);
+        }
+        let last = Asked { hops: HOPS_MAX, ..asked(id(1), Request::Wake) };
+        let effects = gateway.decide(0, Input::Ask { asked: last, heavy: false });
+        assert!(matches!(effects[0], Effect::Pass { .. }));
+    }
+
+    #[test]
+    fn an_open_turn_is_asked_where_it_is() {
+        let mut gateway = gateway(10);
+        let b = PeerId { name: "b".into(), incarnation: 1 };
+        let direct = Asked { direct: Some(b.clone()), ..asked(id(1), Request::Wake) };
+        let expected = Asked { hops: HOPS_MAX, ..asked(id(1), Request::Wake) };
+        let effects = gateway.decide(0, Input::Ask { asked: direct, heavy: false });
+        assert_eq!(effects, [Effect::Forward { to: b, asked: expected }]);
+    }
+
+    #[test]
+    fn a_node_that_is_in_no_view_serves_nobody() {
+        let mut gateway = Gateway::new(me(), 10, 1_000);
+        let last = Asked { hops: HOPS_MAX, ..asked(id(1), Request::Wake) };
+        let effects = gateway.decide(0, Input::Ask { asked: last, heavy: false });
+        assert_eq!(effects, [Effect::Refuse(Some(()), Refusal::Moved)]);
+    }
+
+    #[test]
+    fn who_lost_their_place_leave_at_once() {
+        let mut gateway = gateway(10);
+        ask(&mut gateway, 0, 1);
+        let both = view(&[("a", MemberStatus::Leaving), ("b", MemberStatus::Up)]);
+        assert_eq!(gateway.decide::<()>(1, Input::View(both)), [Effect::Passivate(id(1))]);
     }
 }

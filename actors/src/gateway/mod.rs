@@ -1,36 +1,44 @@
-//! Passes every request to its shard, and keeps the memory of this node within its limit. The node starts and
-//! supervises it; without it the node ends.
+//! Passes every request to its shard, or to the node that owns it, and keeps the memory of this node within its limit.
+//! The node starts and supervises it; without it the node ends.
 //!
-//! It looks into no request and holds no conversation.
+//! It holds no conversation and waits for nobody.
 
 pub mod decide;
+pub mod forward;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use klatch_protocol::{ConversationId, Shard};
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::oneshot;
 
 use crate::conversation::{Reply, Surroundings};
-use crate::membership::decide::View;
+use crate::membership::view::View;
 use crate::metrics;
 use crate::node::Status;
-use crate::request::Request;
+use crate::peers::Peers;
 use crate::shard::{Arguments as ShardArguments, ShardActor, ShardMessage};
-use decide::{Effect, Gateway, Input};
+use decide::{Asked, Effect, Gateway, Input};
+use forward::Behind;
 
 /// How often idle conversations are looked for.
 const TICK: Duration = Duration::from_secs(1);
 
 pub enum GatewayMessage {
-    Ask(ConversationId, Request, Option<Reply>),
+    Ask(Asked<Reply>),
     /// A conversation is out of memory.
     Left(ConversationId),
     /// A shard crashed, and with it all its conversations.
     ShardGone(ActorId),
     View(View),
+    /// This node has another incarnation, and owns nothing.
+    DropAll,
+    /// The node is about to end: nothing new begins here.
+    Close,
+    /// Nothing may run here any more: what is unfinished is the next owner's.
+    StopAll(RpcReplyPort<()>),
     Tick,
     Status(oneshot::Sender<Status>),
 }
@@ -42,6 +50,9 @@ pub struct GatewayActor;
 
 pub struct Arguments {
     pub surroundings: Arc<Surroundings>,
+    pub peers: Arc<dyn Peers>,
+    /// Is told of views that other nodes have seen.
+    pub behind: Behind,
     /// Supervises the shards.
     pub node: ActorCell,
 }
@@ -59,8 +70,8 @@ impl Actor for GatewayActor {
     type Arguments = Arguments;
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
-        let Surroundings { node, limits, .. } = &*arguments.surroundings;
-        let core = Gateway::new(node.clone(), limits.active_conversations, limits.idle_after.as_millis() as u64);
+        let (me, limits) = (arguments.surroundings.me(), &arguments.surroundings.limits);
+        let core = Gateway::new(me, limits.active_conversations, limits.idle_after.as_millis() as u64);
         myself.send_interval(TICK, || GatewayMessage::Tick);
         Ok(State { arguments, core, shards: HashMap::new(), started: Instant::now() })
     }
@@ -72,9 +83,9 @@ impl Actor for GatewayActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let input = match message {
-            GatewayMessage::Ask(conversation, request, reply) => {
+            GatewayMessage::Ask(asked) => {
                 let Surroundings { load, limits, .. } = &*state.arguments.surroundings;
-                Input::Ask { conversation, request, reply, heavy: load.bytes() > limits.active_bytes }
+                Input::Ask { asked, heavy: load.bytes() > limits.active_bytes }
             }
             GatewayMessage::Left(conversation) => Input::Left(conversation),
             GatewayMessage::ShardGone(actor) => match state.forget(actor) {
@@ -82,6 +93,17 @@ impl Actor for GatewayActor {
                 None => return Ok(()),
             },
             GatewayMessage::View(view) => Input::View(view),
+            GatewayMessage::DropAll => {
+                state.core.reborn(state.arguments.surroundings.me());
+                Input::DropAll
+            }
+            GatewayMessage::Close => Input::Close,
+            GatewayMessage::StopAll(reply) => {
+                state.stop_shards();
+                // Who asked may have gone away.
+                let _ = reply.send(());
+                Input::DropAll
+            }
             GatewayMessage::Tick => Input::Tick,
             GatewayMessage::Status(reply) => {
                 // Who asked may have gone away.
@@ -105,11 +127,16 @@ impl State {
         effect: Effect<Reply>,
     ) -> Result<(), ActorProcessingErr> {
         match effect {
-            Effect::Pass { shard, conversation, request, reply } => {
+            Effect::Pass { shard, asked: Asked { conversation, request, reply, .. } } => {
                 let shard = self.shard(myself, shard).await?;
                 // A shard that has just crashed drops the reply, which tells the asker.
                 let _ = shard.cast(ShardMessage::Ask(conversation, request, reply));
             }
+            Effect::Forward { to, asked } => {
+                let (view, peers) = (self.core.view().number, self.arguments.peers.clone());
+                tokio::spawn(forward::forward(peers, self.arguments.behind.clone(), to, view, asked));
+            }
+            Effect::StopShards => self.stop_shards(),
             Effect::Passivate(conversation) => {
                 if let Some(shard) = self.shards.get(&conversation.shard()) {
                     let _ = shard.cast(ShardMessage::Passivate(conversation));
@@ -136,6 +163,13 @@ impl State {
         Ok(&self.shards[&shard])
     }
 
+    /// What runs there ends with them: whoever owns the conversations now reads their logs.
+    fn stop_shards(&mut self) {
+        for (_, shard) in self.shards.drain() {
+            shard.kill();
+        }
+    }
+
     fn forget(&mut self, actor: ActorId) -> Option<Shard> {
         let (shard, _) = self.shards.iter().find(|(_, known)| known.get_id() == actor)?;
         let shard = *shard;
@@ -145,7 +179,7 @@ impl State {
 
     fn status(&self) -> Status {
         Status {
-            view: self.core.view().number,
+            view: self.core.view().clone(),
             active_conversations: self.core.residents(),
             open_turns: self.arguments.surroundings.load.open_turns(),
             shards_started: self.shards.len(),

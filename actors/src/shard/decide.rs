@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use klatch_protocol::ConversationId;
 
-use crate::request::{Refusal, Request};
+use crate::request::{Full, Refusal, Request};
 
 /// Crashes in a row after which nobody starts the conversation again by itself.
 const CRASHES_MAX: u32 = 5;
@@ -130,7 +130,7 @@ impl<R> Shard<R> {
             Place::Active => vec![Effect::Pass(conversation, message)],
             Place::Closing { held } | Place::Leaving { held } | Place::Waiting { held } => {
                 if held.len() >= held_max {
-                    let refusal = Refusal::Busy { what: "the conversation", retry_after_ms: 1_000 };
+                    let refusal = Refusal::Busy { what: Full::Conversation, retry_after_ms: 1_000 };
                     return vec![Effect::Refuse(message, refusal)];
                 }
                 held.push(message);

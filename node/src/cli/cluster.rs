@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use crate::ops::NodeShown;
+use crate::ops::{LoadShown, MemberShown, NodeShown};
 
 /// A node that is well answers at once: it reads a few numbers.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ impl ClusterArgs {
             println!("{text}");
         } else {
             let node: NodeShown = serde_json::from_str(&text).with_context(|| format!("{url} is no klatch node"))?;
-            print!("{}", table(&[node]));
+            print!("{}", table(&node));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -40,9 +40,9 @@ async fn ask(url: &str) -> anyhow::Result<String> {
     Ok(client.get(url).send().await?.error_for_status()?.text().await?)
 }
 
-fn table(nodes: &[NodeShown]) -> String {
-    let head = ["node", "state", "view", "shards", "active", "open turns", "version", "incarnation"];
-    let rows: Vec<[String; 8]> = nodes.iter().map(row).collect();
+fn table(node: &NodeShown) -> String {
+    let head = ["node", "status", "view", "shards", "started", "active", "open turns", "incarnation", "address"];
+    let rows: Vec<[String; 9]> = node.members.iter().map(row).collect();
     let widths: Vec<usize> = (0..head.len())
         .map(|column| rows.iter().map(|row| row[column].len()).chain([head[column].len()]).max().unwrap_or_default())
         .collect();
@@ -51,19 +51,23 @@ fn table(nodes: &[NodeShown]) -> String {
         format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
     let body = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
-    std::iter::once(line(head.to_vec())).chain(body).collect()
+    let title = format!("view {} as {} sees it, klatch {}\n\n", node.view, node.node, node.version);
+    [title, line(head.to_vec())].into_iter().chain(body).collect()
 }
 
-fn row(node: &NodeShown) -> [String; 8] {
+/// A node that does not say what it is doing has dashes.
+fn row(member: &MemberShown) -> [String; 9] {
+    let of_load = |number: fn(&LoadShown) -> String| member.load.as_ref().map_or_else(|| "-".to_owned(), number);
     [
-        node.node.clone(),
-        if node.draining { "draining" } else { "up" }.to_owned(),
-        node.view.to_string(),
-        node.shards_started.to_string(),
-        node.active_conversations.to_string(),
-        node.open_turns.to_string(),
-        node.version.clone(),
-        node.incarnation.to_string(),
+        member.node.clone(),
+        member.status.clone(),
+        of_load(|load| load.view.to_string()),
+        member.shards.to_string(),
+        of_load(|load| load.shards_started.to_string()),
+        of_load(|load| load.active_conversations.to_string()),
+        of_load(|load| load.open_turns.to_string()),
+        member.incarnation.to_string(),
+        member.address.clone(),
     ]
 }
 
@@ -73,18 +77,27 @@ mod tests {
 
     #[test]
     fn the_table_has_a_head_and_a_line_per_node() {
+        let member = |name: &str, load| MemberShown {
+            node: name.into(),
+            incarnation: 7,
+            status: "up".into(),
+            address: "10.0.0.1:7946".into(),
+            shards: 512,
+            load,
+        };
+        let load = LoadShown { view: 3, shards_started: 12, active_conversations: 345, open_turns: 6 };
         let node = NodeShown {
             node: "klatch-0".into(),
             incarnation: 7,
             version: "0.1.0".into(),
-            view: 1,
-            draining: true,
-            shards_started: 12,
-            active_conversations: 345,
-            open_turns: 6,
+            view: 3,
+            draining: false,
+            members: vec![member("klatch-0", Some(load)), member("klatch-1", None)],
         };
-        let expected = "node      state     view  shards  active  open turns  version  incarnation\n\
-                        klatch-0  draining  1     12      345     6           0.1.0    7\n";
-        assert_eq!(table(&[node]), expected);
+        let expected = "view 3 as klatch-0 sees it, klatch 0.1.0\n\n\
+                        node      status  view  shards  started  active  open turns  incarnation  address\n\
+                        klatch-0  up      3     512     12       345     6           7            10.0.0.1:7946\n\
+                        klatch-1  up      -     512     -        -       -           7            10.0.0.1:7946\n";
+        assert_eq!(table(&node), expected);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use futures::StreamExt;
+use klatch_actors::request::Missing;
 use klatch_actors::store::{IndexRow, Order};
 use klatch_actors::{Answer, Caller, Refusal, Request};
 use klatch_protocol::event::Created;
@@ -62,7 +63,7 @@ pub async fn create(
         key: identity.key_use(),
     };
     let id = identity.new_conversation();
-    let answer = lookup::ask(&edge, id, Request::Create(Box::new(created))).await;
+    let answer = edge.handle.ask(id, Request::Create(Box::new(created))).await;
     summary(id, answer.map_err(|refusal| of_key(refusal, identity.key.is_some()))?)
 }
 
@@ -88,7 +89,7 @@ async fn made_before(
 /// conversation that is gone.
 pub fn of_key(refusal: Refusal, has_key: bool) -> ApiError {
     match refusal {
-        Refusal::NotFound("conversation") if has_key => ApiError::key_reused(),
+        Refusal::NotFound(Missing::Conversation) if has_key => ApiError::key_reused(),
         refusal => refusal.into(),
     }
 }
@@ -154,8 +155,8 @@ pub async fn delete(
 
 /// Asks a conversation that the request named; one that is not there is refused as by every other route.
 pub async fn ask_of(edge: &Edge, id: ConversationId, request: Request) -> Result<Answer, ApiError> {
-    lookup::ask(edge, id, request).await.map_err(|refusal| match refusal {
-        Refusal::NotFound("conversation") => ApiError::not_found(format!("there is no conversation `{id}`")),
+    edge.handle.ask(id, request).await.map_err(|refusal| match refusal {
+        Refusal::NotFound(Missing::Conversation) => ApiError::not_found(format!("there is no conversation `{id}`")),
         refusal => refusal.into(),
     })
 }
@@ -178,7 +179,7 @@ pub async fn fork(
     let request = Request::Fork { caller, child, before, key: identity.key_use() };
     match ask_of(&edge, id, request).await? {
         Answer::Forked { child, created, replayed } => {
-            let made = lookup::ask(&edge, child, Request::Create(created)).await;
+            let made = edge.handle.ask(child, Request::Create(created)).await;
             let made = summary(child, made.map_err(|refusal| of_key(refusal, identity.key.is_some()))?)?;
             Ok(Replayable { replayed: replayed || made.replayed, ..made })
         }

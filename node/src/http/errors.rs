@@ -6,6 +6,7 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use klatch_actors::Refusal;
+use klatch_actors::request::Full;
 use klatch_actors::responder::ResponderError;
 use klatch_actors::store::StoreError;
 use serde::Serialize;
@@ -16,9 +17,6 @@ use crate::auth::{AuthError, Denied};
 
 /// Waited before a retry where nothing better is known: an owner is found again within a few seconds.
 const RETRY_AFTER_MS: u64 = 500;
-
-/// The one queue that a client fills by itself; every other that is full is the node's.
-const CLIENTS_OWN_QUEUE: &str = "the conversation's queue";
 
 pub const RETRY_AFTER_MS_HEADER: HeaderName = HeaderName::from_static("retry-after-ms");
 pub const SHOULD_RETRY_HEADER: HeaderName = HeaderName::from_static("x-should-retry");
@@ -208,7 +206,7 @@ impl From<Refusal> for ApiError {
         let message = refusal.to_string();
         match refusal {
             Refusal::NotFound(_) => Self::not_found(message),
-            Refusal::Invalid { param, message } => Self::invalid(param, message),
+            Refusal::Invalid { param, message } => Self::invalid(param.name(), message),
             Refusal::Locked => {
                 let kind = "invalid_request_error";
                 let error = Self::new(StatusCode::CONFLICT, kind, Some("conversation_locked"), message);
@@ -216,9 +214,15 @@ impl From<Refusal> for ApiError {
                 Self { should_retry: Some(false), ..error }
             }
             Refusal::KeyReused => Self::key_reused(),
-            Refusal::Busy { what: CLIENTS_OWN_QUEUE, retry_after_ms } => Self::too_many(message, retry_after_ms),
+            Refusal::Busy { what: Full::Queue, retry_after_ms } => Self::too_many(message, retry_after_ms),
             Refusal::Busy { retry_after_ms, .. } => Self::unavailable(message).retry_after(retry_after_ms),
-            Refusal::Moved => Self::unavailable("the conversation is moving to another node"),
+            Refusal::Moved | Refusal::Elsewhere { .. } => {
+                Self::unavailable("the conversation is moving to another node")
+            }
+            Refusal::Lost => {
+                tracing::warn!("a conversation's owner was lost before it answered");
+                Self::unavailable("it is not known whether it was done: try again with the same idempotency key")
+            }
             Refusal::Unavailable(why) => {
                 tracing::warn!(why, "a conversation did not answer");
                 Self::unavailable("it is not known whether it was done: try again with the same idempotency key")
@@ -297,17 +301,19 @@ pub fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use klatch_actors::request::{Missing, Param};
+
     use super::*;
 
     #[test]
     fn each_refusal_has_its_status() {
         let status = |refusal: Refusal| ApiError::from(refusal).status().as_u16();
-        assert_eq!(status(Refusal::NotFound("conversation")), 404);
-        assert_eq!(status(Refusal::Invalid { param: "x", message: "y".into() }), 400);
+        assert_eq!(status(Refusal::NotFound(Missing::Conversation)), 404);
+        assert_eq!(status(Refusal::Invalid { param: Param::Id, message: "y".into() }), 400);
         assert_eq!(status(Refusal::Locked), 409);
         assert_eq!(status(Refusal::KeyReused), 422);
-        assert_eq!(status(Refusal::Busy { what: "the conversation's queue", retry_after_ms: 1 }), 429);
-        assert_eq!(status(Refusal::Busy { what: "the node", retry_after_ms: 1 }), 503);
+        assert_eq!(status(Refusal::Busy { what: Full::Queue, retry_after_ms: 1 }), 429);
+        assert_eq!(status(Refusal::Busy { what: Full::Node, retry_after_ms: 1 }), 503);
         assert_eq!(status(Refusal::Moved), 503);
         assert_eq!(status(Refusal::Unavailable("?".into())), 503);
     }

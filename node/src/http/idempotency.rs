@@ -27,6 +27,8 @@ pub struct Identity {
     pub fingerprint: [u8; 16],
     /// The client says that it sent it before.
     pub retry: bool,
+    /// Of this request alone, for the edge's own repetitions; none where the client sent a key.
+    pub attempt: Option<[u8; 16]>,
     /// The conversation that a create under this key makes.
     derived: Option<ConversationId>,
 }
@@ -36,6 +38,7 @@ impl Identity {
         let key = read_key(headers)?;
         Ok(Self {
             key: key.map(|key| sixteen(Sha256::new(), &[KEY_DOMAIN, tenant.as_bytes(), key.as_bytes()])),
+            attempt: key.is_none().then(klatch_protocol::ids::random_bytes),
             fingerprint: sixteen(Sha256::new(), &[method.as_str().as_bytes(), path.as_bytes(), body]),
             retry: read_retry(headers),
             derived: key.map(|key| derive(tenant, key)),

@@ -1,11 +1,9 @@
 //! Finds what a request names, for the caller that it belongs to; everyone else is told that it is not there.
-//! Also the edge's one way to ask a conversation.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use klatch_actors::store::Order;
-use klatch_actors::{Answer, Caller, Refusal, Request};
+use klatch_actors::{Answer, Caller};
 use klatch_protocol::state::Did;
 use klatch_protocol::{ConversationId, Item, ResponseId, State, Turn};
 
@@ -14,11 +12,6 @@ use super::errors::{ApiError, short};
 use super::extract::{ItemName, Query};
 use super::idempotency::Identity;
 use super::wire::list::{LIMIT_DEFAULT, LIMIT_MAX};
-
-/// A conversation that is just being closed is asked again, at most so often...
-const MOVED_TRIES_MAX: u32 = 6;
-/// ...and so long after the first time, doubled each time: 630 ms in all.
-const MOVED_WAIT: Duration = Duration::from_millis(10);
 
 pub async fn conversation(edge: &Edge, id: ConversationId, caller: &Caller) -> Result<Arc<State>, ApiError> {
     let found = edge.handle.reader().conversation(id, caller).await?;
@@ -65,17 +58,6 @@ pub async fn item(
         ItemName::Own(_) => None,
         ItemName::Client(id) => reader.item_of_client(conversation, state, id).await?,
     })
-}
-
-/// The conversation's answer. Asks again where nothing was done because the conversation was just being closed.
-pub async fn ask(edge: &Edge, conversation: ConversationId, request: Request) -> Result<Answer, Refusal> {
-    for tried in 0..MOVED_TRIES_MAX {
-        match edge.handle.ask(conversation, request.clone()).await {
-            Err(Refusal::Moved) => tokio::time::sleep(MOVED_WAIT * 2_u32.pow(tried)).await,
-            answer => return answer,
-        }
-    }
-    edge.handle.ask(conversation, request).await
 }
 
 /// What a conversation never answers to such a request: a fault of this node.

@@ -263,6 +263,7 @@ pub(crate) mod tests {
             turn: 3,
             input: vec![Item { ordinal: 0, client_id: None, body: Body::user("hi") }],
             key: None,
+            attempt: None,
             fingerprint: [0; 16],
             parameters,
             queued: false,

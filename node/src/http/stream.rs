@@ -13,11 +13,11 @@ use futures::future::BoxFuture;
 use klatch_actors::{Answer, Caller, Refusal, Request};
 use klatch_protocol::stream::{Cursor, Step};
 use klatch_protocol::turn::Change;
-use klatch_protocol::{Mark, ResponseId, Turn};
+use klatch_protocol::{Mark, Outcome, ResponseId, Turn};
 use tokio::time::Instant;
 
 use super::delivery::Delivery;
-use super::edge::Edge;
+use super::edge::{Edge, now_ms};
 use super::wire::events::{DONE, KEEP_ALIVE};
 use super::{lookup, metrics, render};
 
@@ -25,9 +25,10 @@ use super::{lookup, metrics, render};
 const NEWS_BYTES_MAX: usize = 64 << 10;
 /// A write is not made larger than this by joining events, so that a slow reader of a long reply costs little memory.
 const WRITE_BYTES: usize = 64 << 10;
-/// Between two questions for a turn whose owner cannot be reached: doubled each time, up to a second.
-const RETRY_FIRST: Duration = Duration::from_millis(20);
-const RETRY_LAST: Duration = Duration::from_secs(1);
+/// Between two questions for a turn whose owner cannot be reached: doubled each time, up to a tenth of a second, which is
+/// added to the gap that a client sees.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_LAST: Duration = Duration::from_millis(100);
 
 /// Who reads what, from where.
 pub struct Reading {
@@ -176,6 +177,11 @@ impl Learned {
     }
 }
 
+/// It was deleted while it was read, which ends it: nothing of it is left that could be told.
+fn deleted() -> Learned {
+    Learned::News(vec![Change::Ended { outcome: Outcome::Cancelled { keep: false }, at_ms: now_ms() }])
+}
+
 /// What has happened to the turn since `have`.
 async fn learn(edge: Edge, caller: Caller, response: ResponseId, have: Mark) -> Result<Learned, Cut> {
     let (mut lost_since, mut wait) = (None, RETRY_FIRST);
@@ -185,11 +191,17 @@ async fn learn(edge: Edge, caller: Caller, response: ResponseId, have: Mark) -> 
             Ok(Answer::News(changes)) if !changes.is_empty() => return Ok(Learned::News(changes)),
             Ok(Answer::NotOpen | Answer::News(_)) => match lookup::any_response(&edge, response, &caller).await {
                 Ok(Some(turn)) if turn.outcome.is_some() => return Ok(Learned::Whole(Box::new(turn))),
-                // Deleted while it was read.
-                Ok(None) => return Err(Cut),
+                Ok(None) => return Ok(deleted()),
                 Ok(Some(_)) | Err(_) => {}
             },
-            Err(Refusal::Moved | Refusal::Unavailable(_) | Refusal::Busy { .. }) => {}
+            Err(
+                Refusal::Moved
+                | Refusal::Elsewhere { .. }
+                | Refusal::Lost
+                | Refusal::Unavailable(_)
+                | Refusal::Busy { .. },
+            ) => {}
+            Err(Refusal::NotFound(_)) => return Ok(deleted()),
             Ok(_) | Err(_) => return Err(Cut),
         }
         if lost_since.get_or_insert_with(Instant::now).elapsed() > edge.options.limits.owner_lost_max {

@@ -159,7 +159,7 @@ async fn send(edge: &Edge, mut target: ConversationId, mut submit: Submit) -> Re
     if named {
         return accepted(target, ask_of(edge, target, request).await?);
     }
-    let answer = lookup::ask(edge, target, request).await.map_err(|refusal| of_key(refusal, derived))?;
+    let answer = edge.handle.ask(target, request).await.map_err(|refusal| of_key(refusal, derived))?;
     accepted(target, answer)
 }
 
@@ -214,6 +214,7 @@ async fn prepare(
         parameters,
         on_busy: wanted.on_busy,
         key: identity.key,
+        attempt: identity.attempt,
         fingerprint: identity.fingerprint,
         retry: identity.retry,
         wait,

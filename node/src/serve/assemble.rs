@@ -35,14 +35,21 @@ pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Resul
     let edge = Edge::new(handle.clone(), responders, auth.clone(), options);
     tokio::spawn(auth.clone().upkeep());
     tokio::spawn(admin::serve(auth.clone(), socket));
+    let leave = node.leaver();
     let (hand_off, fault) = own(node);
+    let members = handle.clone();
     Ok(Parts {
         routes: http::router(edge),
         status: Arc::new(move || {
             let handle = handle.clone();
             Box::pin(async move { handle.status().await })
         }),
+        members: Arc::new(move || {
+            let handle = members.clone();
+            Box::pin(async move { handle.members().await })
+        }),
         reload: Arc::new(move || reload(&auth)),
+        leave,
         hand_off,
         flush: Box::new(move || Box::pin(async move { stores.close().await })),
         fault: Box::pin(async move {

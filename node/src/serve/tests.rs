@@ -51,7 +51,9 @@ fn parts(handed_off: Arc<AtomicBool>, end_of_stream: Arc<Notify>) -> Parts {
     Parts {
         routes: Router::new().route("/", get(async || "here")).route("/stream", stream),
         status: Arc::new(|| Box::pin(async { None })),
+        members: Arc::new(|| Box::pin(async { Vec::new() })),
         reload: Arc::new(|| {}),
+        leave: Box::new(|| {}),
         hand_off: Box::new(move |_| {
             handed_off.store(true, Ordering::Relaxed);
             Box::pin(async {})

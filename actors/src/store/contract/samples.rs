@@ -121,6 +121,7 @@ fn accepted_turn(turn: u64) -> Accepted {
         turn,
         input: vec![item(0, "hello")],
         key: Some([4; 16]),
+        attempt: Some([3; 16]),
         fingerprint: [0; 16],
         parameters: Parameters {
             model: "echo".into(),

@@ -1,0 +1,182 @@
+//! Requests between nodes: sealed, sent, answered, opened.
+//!
+//! Whatever goes wrong on the way becomes a refusal that says whether it may have been done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use klatch_protocol::{ConversationId, envelope};
+use ractor::ActorRef;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{oneshot, watch};
+
+use super::GatewayMessage;
+use super::decide::Asked;
+use crate::conversation::Reply;
+use crate::membership::MembershipMessage;
+use crate::membership::view::View;
+use crate::metrics;
+use crate::peers::{PeerError, PeerId, Peers, Serve};
+use crate::request::{Answer, Refusal, Request};
+
+/// A peer that lives and has no answer by then never will: longer than any request may wait at the edge.
+const ANSWER_MAX: Duration = Duration::from_secs(3_600);
+
+/// A node that is well says at once what it is doing.
+const LOAD_MAX: Duration = Duration::from_secs(1);
+
+/// The receiver of a request that was routed by a newer view waits so long for that view.
+const CATCH_UP_MAX: Duration = Duration::from_millis(500);
+
+/// What one node says to another.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToPeer {
+    Ask(Forwarded),
+    /// How much is it doing?
+    Load,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromPeer {
+    Replied(Replied),
+    Load(NodeLoad),
+}
+
+/// What a node is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLoad {
+    /// Number of the view by which it routes.
+    pub view: u64,
+    pub active_conversations: usize,
+    pub open_turns: usize,
+    pub shards_started: usize,
+}
+
+/// A request as it travels.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forwarded {
+    /// By which the sender routed it.
+    pub view: u64,
+    pub hops: u8,
+    pub conversation: ConversationId,
+    pub request: Request,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Replied {
+    /// That the receiver has now.
+    pub view: u64,
+    pub answer: Result<Answer, Refusal>,
+}
+
+/// Tells the membership of views that other nodes have seen. Set once it has started.
+#[derive(Clone, Default)]
+pub struct Behind(Arc<std::sync::OnceLock<ActorRef<MembershipMessage>>>);
+
+impl Behind {
+    /// The second membership of a node never starts, so only the first call counts.
+    pub fn tells(&self, membership: ActorRef<MembershipMessage>) {
+        let _ = self.0.set(membership);
+    }
+
+    fn of(&self, number: u64) {
+        if let Some(membership) = self.0.get() {
+            // A membership that is gone takes its node with it.
+            let _ = membership.cast(MembershipMessage::Behind(number));
+        }
+    }
+}
+
+/// Sends the request to the peer and its answer to who asked.
+pub(super) async fn forward(peers: Arc<dyn Peers>, behind: Behind, to: PeerId, view: u64, asked: Asked<Reply>) {
+    let Asked { conversation, request, reply, hops, .. } = asked;
+    let bytes = envelope::seal(&ToPeer::Ask(Forwarded { view, hops, conversation, request }));
+    let answer = match peers.ask(to, bytes, ANSWER_MAX).await {
+        Ok(bytes) => match envelope::open::<FromPeer>(&bytes) {
+            Ok(FromPeer::Replied(replied)) => {
+                if replied.view > view {
+                    behind.of(replied.view);
+                }
+                replied.answer
+            }
+            Ok(FromPeer::Load(_)) => Err(Refusal::Unavailable("a peer answered what it was not asked".into())),
+            Err(error) => Err(Refusal::Unavailable(format!("a peer's answer cannot be read: {error}"))),
+        },
+        Err(PeerError::NotSent(_)) => Err(Refusal::Moved),
+        Err(PeerError::NoAnswer(_)) => Err(Refusal::Lost),
+    };
+    metrics::forwarded(&answer);
+    if let Some(reply) = reply {
+        // Who asked may have gone away.
+        let _ = reply.send(answer);
+    }
+}
+
+/// What the peer is doing; none where it does not say so in time.
+pub(crate) async fn load_of(peers: &dyn Peers, to: PeerId) -> Option<NodeLoad> {
+    let bytes = peers.ask(to, envelope::seal(&ToPeer::Load), LOAD_MAX).await.ok()?;
+    match envelope::open(&bytes) {
+        Ok(FromPeer::Load(load)) => Some(load),
+        Ok(FromPeer::Replied(_)) | Err(_) => None,
+    }
+}
+
+/// What this node does with its peers' requests.
+pub struct Receiver {
+    gateway: ActorRef<GatewayMessage>,
+    behind: Behind,
+    view: watch::Receiver<View>,
+}
+
+impl Receiver {
+    pub fn new(gateway: ActorRef<GatewayMessage>, behind: Behind, view: watch::Receiver<View>) -> Self {
+        Self { gateway, behind, view }
+    }
+}
+
+impl Serve for Receiver {
+    fn serve(&self, from: PeerId, request: Vec<u8>) -> BoxFuture<'static, Vec<u8>> {
+        let (gateway, behind, mut view) = (self.gateway.clone(), self.behind.clone(), self.view.clone());
+        Box::pin(async move {
+            let answer = match envelope::open::<ToPeer>(&request) {
+                Ok(ToPeer::Ask(forwarded)) => {
+                    catch_up(&behind, &mut view, forwarded.view).await;
+                    pass(&gateway, forwarded).await
+                }
+                Ok(ToPeer::Load) => return envelope::seal(&FromPeer::Load(load(&gateway).await)),
+                Err(error) => {
+                    tracing::warn!(peer = %from, %error, "a peer's request cannot be read");
+                    Err(Refusal::Unavailable("the nodes do not understand one another".into()))
+                }
+            };
+            let view = view.borrow().number;
+            envelope::seal(&FromPeer::Replied(Replied { view, answer }))
+        })
+    }
+}
+
+/// Waits a little for the view by which a request was routed: it may name this node for the first time.
+async fn catch_up(behind: &Behind, view: &mut watch::Receiver<View>, number: u64) {
+    if view.borrow().number >= number {
+        return;
+    }
+    behind.of(number);
+    // Without it the request is routed by the older view, which costs a hop.
+    let _ = tokio::time::timeout(CATCH_UP_MAX, view.wait_for(|view| view.number >= number)).await;
+}
+
+async fn load(gateway: &ActorRef<GatewayMessage>) -> NodeLoad {
+    let (reply, status) = oneshot::channel();
+    // A gateway that is gone does nothing any more.
+    let _ = gateway.cast(GatewayMessage::Status(reply));
+    status.await.map(|status| status.load()).unwrap_or_default()
+}
+
+async fn pass(gateway: &ActorRef<GatewayMessage>, forwarded: Forwarded) -> Result<Answer, Refusal> {
+    let Forwarded { hops, conversation, request, .. } = forwarded;
+    let (reply, answer) = oneshot::channel();
+    let asked = Asked { conversation, request, reply: Some(reply), hops, direct: None };
+    gateway.cast(GatewayMessage::Ask(asked)).map_err(|_| Refusal::Moved)?;
+    answer.await.map_err(|_| Refusal::Lost)?
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use futures::StreamExt;
+use klatch_actors::reader::belongs;
 use klatch_actors::request::Missing;
 use klatch_actors::store::{IndexRow, Order};
 use klatch_actors::{Answer, Caller, Refusal, Request};
@@ -259,8 +260,9 @@ async fn cursor_row(
 ) -> Result<(u64, ConversationId), ApiError> {
     let wrong = || ApiError::invalid(param, format!("`{}` is none of your conversations", short(id)));
     let conversation: ConversationId = id.parse().map_err(|_| wrong())?;
-    let state = edge.handle.reader().conversation(conversation, caller).await?.ok_or_else(wrong)?;
-    Ok((state.created_at_ms, conversation))
+    let state = edge.handle.reader().state(conversation).await?;
+    // One that was deleted still has its place; it says nothing but when it was made.
+    if state.deleted || belongs(&state, caller) { Ok((state.created_at_ms, conversation)) } else { Err(wrong()) }
 }
 
 /// At most `limit` conversations that fit, and the last row looked at where the scan ended before the rows did.

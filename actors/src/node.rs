@@ -119,6 +119,8 @@ pub struct Handle {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     pub view: View,
+    /// This node is in it.
+    pub joined: bool,
     pub active_conversations: usize,
     pub open_turns: usize,
     pub shards_started: usize,

@@ -95,6 +95,10 @@ impl Gateway {
         &self.view
     }
 
+    pub fn is_member(&self) -> bool {
+        self.view.has(&self.me)
+    }
+
     pub fn is_leaving(&self) -> bool {
         self.closed || self.view.status(&self.me) == Some(MemberStatus::Leaving)
     }
@@ -148,7 +152,7 @@ impl Gateway {
             }];
         }
         // A node that is in no view owns nothing, whoever thinks so.
-        if !self.view.has(&self.me) || (self.closed && !finishing) {
+        if !self.is_member() || (self.closed && !finishing) {
             return vec![Effect::Refuse(asked.reply, Refusal::Moved)];
         }
         if !known && self.residents.len() >= self.active_max + OVER_THE_LIMIT {

@@ -180,6 +180,7 @@ impl State {
     fn status(&self) -> Status {
         Status {
             view: self.core.view().clone(),
+            joined: self.core.is_member(),
             active_conversations: self.core.residents(),
             open_turns: self.arguments.surroundings.load.open_turns(),
             shards_started: self.shards.len(),

@@ -17,6 +17,8 @@ const START_MAX: Duration = Duration::from_secs(30);
 
 pub struct RedisServer {
     pub port: u16,
+    /// The line of its log that says that it can be used.
+    ready: &'static str,
     options: Vec<String>,
     folder: TempDir,
     child: Option<Child>,
@@ -29,12 +31,46 @@ impl RedisServer {
     }
 
     pub async fn start_with(options: &[&str]) -> anyhow::Result<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let folder = tempfile::Builder::new().prefix("klatch-redis-").tempdir()?;
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = Self { port, options, folder, child: None };
+        let mut server = Self::new("Ready to accept connections")?;
+        server.options.extend(["--save", "", "--repl-diskless-sync-delay", "0"].map(str::to_owned));
+        server.options.extend(options.iter().map(|option| (*option).to_owned()));
         server.restart().await?;
         Ok(server)
+    }
+
+    /// One that decides alone when the server is dead, and then soon.
+    pub async fn start_sentinel(master: &str, server: &Self) -> anyhow::Result<Self> {
+        let mut sentinel = Self::new("Sentinel ID is")?;
+        let path = sentinel.folder.path().join("sentinel.conf");
+        let lines = [
+            format!("sentinel monitor {master} 127.0.0.1 {} 1", server.port),
+            format!("sentinel down-after-milliseconds {master} 500"),
+            format!("sentinel failover-timeout {master} 2000"),
+        ];
+        std::fs::write(&path, lines.join("\n"))?;
+        sentinel.options = vec![path.display().to_string(), "--sentinel".to_owned()];
+        sentinel.restart().await?;
+        Ok(sentinel)
+    }
+
+    /// Three masters with a replica each, joined to a cluster.
+    pub async fn start_cluster() -> anyhow::Result<Vec<Self>> {
+        let mut servers = Vec::new();
+        for _ in 0..6 {
+            let bus = free_port()?.to_string();
+            let options = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--appendonly", "yes"];
+            servers.push(Self::start_with(&options).await?);
+        }
+        let mut join = Command::new("redis-cli");
+        join.args(["--cluster", "create"]).args(servers.iter().map(|server| format!("127.0.0.1:{}", server.port)));
+        let joined = join.args(["--cluster-replicas", "1", "--cluster-yes"]).output().await?;
+        anyhow::ensure!(joined.status.success(), "no cluster: {}", String::from_utf8_lossy(&joined.stdout));
+        Ok(servers)
+    }
+
+    fn new(ready: &'static str) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("klatch-redis-").tempdir()?;
+        Ok(Self { port: free_port()?, ready, options: Vec::new(), folder, child: None })
     }
 
     /// Its copy, which can be promoted.
@@ -54,8 +90,8 @@ impl RedisServer {
     /// The same port and folder, once it is ready to take commands.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new("redis-server");
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
-        command.arg("--dir").arg(self.folder.path()).args(["--repl-diskless-sync-delay", "0"]).args(&self.options);
+        command.args(&self.options).args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
+        command.arg("--dir").arg(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = match command.spawn() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -66,7 +102,7 @@ impl RedisServer {
         let mut lines = BufReader::new(child.stdout.take().context("stdout is a pipe")?).lines();
         let ready = async {
             while let Some(line) = lines.next_line().await? {
-                if line.contains("Ready to accept connections") {
+                if line.contains(self.ready) {
                     return Ok(());
                 }
             }
@@ -111,4 +147,9 @@ impl RedisServer {
         anyhow::ensure!(sent.success(), "{signal} was not delivered");
         Ok(())
     }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -159,7 +159,11 @@ impl Batcher {
         let shared = self.shared.clone();
         tokio::select! {
             biased;
-            () = shared.broken.notified() => ControlFlow::Break("a read failed on it".to_owned()),
+            // It may have been an older one.
+            () = shared.broke.notified() => match shared.broken.load(Ordering::Relaxed) == session.generation {
+                true => ControlFlow::Break("a read failed on it".to_owned()),
+                false => ControlFlow::Continue(()),
+            },
             first = timeout(IDLE_LOOK, self.jobs.recv()) => match first {
                 Ok(Some(first)) => {
                     let batch = self.batch(first);

@@ -4,7 +4,7 @@
 //! The batcher is started here, as a task that ends with the lane. Between two connections everything is refused at
 //! once.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ::redis::aio::MultiplexedConnection;
@@ -39,8 +39,9 @@ pub struct Shared {
     pub link: ArcSwapOption<Link>,
     pub up: watch::Sender<bool>,
     pub waiting_bytes: AtomicUsize,
-    /// A reader found the connection broken: the batcher replaces it.
-    pub broken: Notify,
+    /// A reader found the connection of this number broken, and tells the batcher, which replaces it.
+    pub broken: AtomicU64,
+    pub broke: Notify,
     /// Told when the map of the cluster is to be read again.
     pub map: OnceLock<Arc<Notify>>,
 }
@@ -99,15 +100,18 @@ impl Lane {
         let link = self.shared.link.load_full().ok_or_else(|| unavailable(NOT_CONNECTED))?;
         let mut reader = link.reader.clone();
         let value = reader.send_packed_command(&command).await.and_then(Value::extract_error);
-        let value = value.map_err(|error| self.read_failed(&error))?;
+        let value = value.map_err(|error| self.read_failed(link.generation, &error))?;
         Ok(Reply { value, generation: link.generation })
     }
 
-    fn read_failed(&self, error: &RedisError) -> StoreError {
+    fn read_failed(&self, generation: u64, error: &RedisError) -> StoreError {
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => self.shared.look_at_map(),
             ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::NoPerm) => {}
-            _ => self.shared.broken.notify_one(),
+            _ => {
+                self.shared.broken.fetch_max(generation, Ordering::Relaxed);
+                self.shared.broke.notify_one();
+            }
         }
         unavailable(&error.to_string())
     }

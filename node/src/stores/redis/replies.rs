@@ -63,17 +63,17 @@ fn of_error(kind: &Kind, error: &ServerError) -> Meaning {
 }
 
 /// Whether an entry may follow that end on a new connection: the end must be the owner's own last entry. Redis itself
-/// would take the entry over a log that went back.
+/// would take the entry over a log that went back. Where there is no log at all it would refuse it, as is done here.
 pub fn goes_on(fence: &Fence, end: Option<LogEnd>) -> Result<(), StoreError> {
     let Position { epoch, seq } = fence.position;
     let own = seq.checked_sub(1).map(|seq| LogEnd { position: Position { epoch, seq }, token: fence.token });
     match end {
         _ if own.is_none() || end == own => Ok(()),
         Some(end) if end.position >= fence.position => Err(StoreError::Fenced(Some(end.position))),
-        Some(_) | None => {
-            let went = end.map(|end| end.position);
-            Err(StoreError::Damaged(format!("the log went back: it ends at {went:?} before {:?}", fence.position)))
+        Some(LogEnd { position, .. }) => {
+            Err(StoreError::Damaged(format!("the log went back: it ends at {position:?} before {:?}", fence.position)))
         }
+        None => Err(StoreError::Fenced(None)),
     }
 }
 
@@ -100,7 +100,8 @@ mod tests {
         assert_eq!(goes_on(&fence(2, 6), end(2, 5, 7)), Ok(()));
         assert_eq!(goes_on(&fence(2, 6), end(3, 0, 8)), Err(StoreError::Fenced(Some(at(3, 0)))));
         assert_eq!(goes_on(&fence(2, 6), end(2, 6, 8)), Err(StoreError::Fenced(Some(at(2, 6)))));
-        for went_back in [None, end(2, 4, 7), end(1, 9, 6), end(2, 5, 8)] {
+        assert_eq!(goes_on(&fence(2, 6), None), Err(StoreError::Fenced(None)));
+        for went_back in [end(2, 4, 7), end(1, 9, 6), end(2, 5, 8)] {
             assert!(matches!(goes_on(&fence(2, 6), went_back), Err(StoreError::Damaged(_))), "{went_back:?}");
         }
     }

@@ -13,7 +13,6 @@ use klatch_protocol::{ConversationId, Entry, Position, Shard, Turn};
 
 use super::job::{Fence, Kind};
 use super::keys::{self, entry_id, excluding, including, number_and_rest, unseal};
-use super::scripts::Script;
 use super::{RedisStore, compaction, read};
 use crate::stores::metrics::Operation;
 

@@ -5,6 +5,9 @@
 //! once the replicas have them; reads go beside them. The program makes it, and it connects again by itself; while there
 //! is no connection everything is refused as unavailable.
 //!
+//! In durability `replica` an end and a log are answered only once the replicas have them too, so that nobody builds upon
+//! what a failover may take back. Lists and rows are read as they are: what compaction moved was acknowledged before.
+//!
 //! **A log that went back** (a server that was restarted with less than it had acknowledged, a replica that was promoted
 //! and lacked something) would take an owner's next entry with a hole before it. So on each new connection the first
 //! entry of a conversation is sent only after its log was read to end with that owner's own last entry, under its own

@@ -11,12 +11,14 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisError, Value, cmd, pipe};
+use futures::FutureExt;
 use klatch_protocol::ConversationId;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -94,7 +96,15 @@ impl Batcher {
         Self { target, timeouts, keys, replicas, jobs, shared, generation: 0, metrics: Lanes::default() }
     }
 
+    /// Never ends by itself. A panic in it is unknown to all who wait, and costs the connection.
     pub async fn run(mut self) {
+        while AssertUnwindSafe(self.connect_and_serve()).catch_unwind().await.is_err() {
+            tracing::error!("the batcher of Redis panicked");
+            self.unlink();
+        }
+    }
+
+    async fn connect_and_serve(&mut self) {
         let mut pause = PAUSE_MIN;
         loop {
             match self.target.connect(&self.timeouts).await {
@@ -135,12 +145,17 @@ impl Batcher {
                 break why;
             }
         };
-        self.shared.link.store(None);
-        self.shared.up.send_replace(false);
-        self.metrics.disconnected();
+        self.unlink();
         session.pending.into_iter().for_each(|pending| pending.job.lost(&why));
         session.again.into_iter().for_each(|job| job.refused(&why));
         why
+    }
+
+    fn unlink(&self) {
+        if self.shared.link.swap(None).is_some() {
+            self.metrics.disconnected();
+        }
+        self.shared.up.send_replace(false);
     }
 
     async fn step(&mut self, session: &mut Session) -> ControlFlow<String> {

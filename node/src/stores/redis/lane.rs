@@ -92,7 +92,7 @@ impl Lane {
             self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(unavailable("busy: too many writes wait for Redis"));
         }
-        answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("the store was closed".to_owned())))
+        answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("the batcher ended".to_owned())))
     }
 
     /// Reads beside the batches, from the same server.

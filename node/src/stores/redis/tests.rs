@@ -223,16 +223,38 @@ async fn what_the_replica_has_not_got_is_not_acknowledged() {
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
     let patient = RedisOptions { replica_lag_max: Duration::from_secs(60), ..replicated() };
     let patient = opened(&server, &patient).await;
-    let second = written_pending(&patient);
+    let other = ConversationId::random();
+    let pending = {
+        let patient = patient.clone();
+        tokio::spawn(async move { patient.append(other, entry(0)).await })
+    };
+    // The master has it.
+    let key = patient.keys.log(other);
+    while read::end(patient.plain_read(&key, read::end_command(&patient.keys, other)).await.unwrap()) == Ok(None) {
+        tokio::task::yield_now().await;
+    }
+    assert!(!pending.is_finished(), "it was acknowledged without its replica");
     replica.thaw().await.unwrap();
-    assert_eq!(second.await.unwrap(), Ok(()), "a later wait did not acknowledge what was pending");
+    assert_eq!(pending.await.unwrap(), Ok(()), "a later wait did not acknowledge what was pending");
     assert_eq!(end_of(&store, conversation).await, Some(Position { epoch: 1, seq: 1 }));
     store.append(conversation, entry(2)).await.unwrap();
 }
 
-fn written_pending(store: &Arc<RedisStore>) -> tokio::task::JoinHandle<Result<(), StoreError>> {
-    let store = store.clone();
-    tokio::spawn(async move { store.append(ConversationId::random(), entry(0)).await })
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_server_takes_nothing_and_says_so() {
+    let server = RedisServer::start().await.unwrap();
+    let store = fresh(&server).await;
+    let conversation = written(&store, 2).await;
+    let limit = async |bytes: &str| {
+        let set = ::redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes).take();
+        store.lane("").unwrap().submit(set, job::Kind::Plain, true).await.unwrap();
+    };
+    limit("1").await;
+    let refused = store.append(conversation, entry(2)).await;
+    assert!(matches!(&refused, Err(StoreError::Unavailable(why)) if why.contains("OOM")), "{refused:?}");
+    assert_eq!(end_of(&store, conversation).await, Some(Position { epoch: 1, seq: 1 }));
+    limit("0").await;
+    store.append(conversation, entry(2)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,3 +3,4 @@
 pub mod measure;
 pub mod model_server;
 pub mod process;
+pub mod redis_server;

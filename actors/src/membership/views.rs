@@ -3,6 +3,10 @@
 //!
 //! Nothing here decides who is dead: [`super::decide`] does.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
+pub mod memory;
+
 use std::collections::BTreeMap;
 
 use futures::future::BoxFuture;

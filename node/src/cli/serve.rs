@@ -53,7 +53,7 @@ pub(super) struct NodeArgs {
     /// Configuration of the node, in TOML
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Where the node keeps its data: file:FOLDER, or memory:FOLDER for tests [default: file:./klatch-data]
+    /// Where the node keeps its data: file:FOLDER, redis://HOST:PORT, or memory:FOLDER for tests [default: file:./klatch-data]
     #[arg(long, value_name = "STORE")]
     pub(super) store: Option<String>,
 }
@@ -78,7 +78,7 @@ impl NodeArgs {
 
     fn as_typed(&self) -> String {
         let config = self.config.iter().map(|path| format!(" --config {}", path.display()));
-        let store = self.store.iter().map(|store| format!(" --store {store}"));
+        let store = self.store.iter().map(|store| format!(" --store {}", config::without_password(store)));
         config.chain(store).collect()
     }
 }
@@ -95,7 +95,7 @@ impl ServeArgs {
                 print!("{}", config::print(&config));
                 Ok(ExitCode::SUCCESS)
             }
-            (false, true) => Ok(report(&config::check::check(&config)?)),
+            (false, true) => Ok(report(&config::check::check(&config).await?)),
             (false, false) => serve::run(config, self.invocation()).await.map(ExitCode::from),
         }
     }

@@ -1,5 +1,5 @@
-//! `klatch serve --check`: what would go wrong at start, found without starting. Opens ports and touches a file in the
-//! data folder, and leaves both as they were.
+//! `klatch serve --check`: what would go wrong at start, found without starting. Opens ports, connects to Redis and
+//! touches a file in the data folder, and leaves all as they were.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -11,16 +11,20 @@ use super::{Config, ConfigRefused};
 use crate::auth::{Auth, admin};
 use crate::responders;
 use crate::stores::memory_records::MemoryRecords;
+use crate::stores::redis;
 
 /// One sentence per problem; none where the node would start. A configuration that is refused is no problem but an
 /// error.
-pub fn check(config: &Config) -> Result<Vec<String>, ConfigRefused> {
+pub async fn check(config: &Config) -> Result<Vec<String>, ConfigRefused> {
     let ports = [("http_addr", config.http_addr), ("ops_addr", config.ops_addr)];
     let mut problems: Vec<String> = ports.iter().filter_map(|(key, address)| port(key, *address)).collect();
     let folder = config.data_folder()?;
     problems.extend(data_folder(&folder));
     if running(&folder) {
         problems.push(format!("store: a node is running with {} already", folder.display()));
+    }
+    if let Some(address) = config.redis_address()? {
+        problems.extend(redis::problems(&address, &config.redis).await);
     }
     responders::build(&config.responder)?;
     keys(config, &folder)?;

@@ -26,6 +26,7 @@ const SECTIONS: &[Section] = &[
     Section { path: "limits", structure: "LimitOptions", source: LIMITS },
     Section { path: "limits.tenant.*", structure: "TenantLimits", source: LIMITS },
     Section { path: "retention", structure: "RetentionOptions", source: include_str!("retention.rs") },
+    Section { path: "redis", structure: "RedisOptions", source: include_str!("../stores/redis/options.rs") },
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq)]

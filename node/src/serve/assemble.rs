@@ -72,9 +72,9 @@ async fn open_stores(config: &Config) -> anyhow::Result<Opened> {
     let address = match config.store_kind()? {
         // Its folder is none of the store's.
         StoreKind::Memory(_) => "memory:",
-        StoreKind::File(_) => &config.store,
+        StoreKind::File(_) | StoreKind::Redis => &config.store,
     };
-    Ok(stores::open(address).await?)
+    Ok(stores::open(address, &config.redis).await?)
 }
 
 async fn start_node(

@@ -172,7 +172,7 @@ async fn a_node_is_assembled_and_put_away_again() {
         let parts = assemble::assemble(&config, 7).await.unwrap();
         assert!(parts.without_accounts);
         assert_eq!((parts.status)().await.map(|status| status.open_turns), Some(0));
-        let problems = crate::config::check::check(&config).unwrap();
+        let problems = crate::config::check::check(&config).await.unwrap();
         assert!(problems.iter().any(|problem| problem.contains("a node is running")), "{problems:?}");
         (parts.reload)();
         (parts.hand_off)(Duration::from_secs(5)).await;

@@ -67,7 +67,11 @@ pub struct ClusterPeers {
 }
 
 impl ClusterPeers {
-    pub async fn start(settings: ClusterSettings, listener: TcpListener, serve: Arc<dyn Serve>) -> anyhow::Result<Self> {
+    pub async fn start(
+        settings: ClusterSettings,
+        listener: TcpListener,
+        serve: Arc<dyn Serve>,
+    ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         let key = ClusterKey::new(&settings.secret);
         let tls = settings.tls.map(Tls::open).transpose()?.map(Arc::new);
@@ -86,14 +90,8 @@ impl ClusterPeers {
         server.cast(NodeServerMessage::SubscribeToEvents { id: "klatch".to_owned(), subscription })?;
         let own = Introduction { me: settings.me.clone(), host: settings.host, key };
         let handshake = Arc::new(Handshake { own, tls });
-        let director = Director::new(
-            settings.me,
-            server.clone(),
-            handshake.clone(),
-            links.clone(),
-            serve,
-            messages.clone(),
-        );
+        let director =
+            Director::new(settings.me, server.clone(), handshake.clone(), links.clone(), serve, messages.clone());
         let (end, ended) = watch::channel(false);
         let mut tasks = vec![
             tokio::spawn(director.run(received)),
@@ -145,12 +143,7 @@ impl Peers for ClusterPeers {
         let _ = self.messages.send(Message::Keep(peers));
     }
 
-    fn ask(
-        &self,
-        to: PeerId,
-        request: Vec<u8>,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Vec<u8>, PeerError>> {
+    fn ask(&self, to: PeerId, request: Vec<u8>, deadline: Duration) -> BoxFuture<'static, Result<Vec<u8>, PeerError>> {
         match self.links.of_peer(&to) {
             Some(link) => link.ask(request, deadline),
             None => Box::pin(async { Err(NO_CONNECTION) }),

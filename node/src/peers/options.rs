@@ -127,7 +127,7 @@ impl ClusterOptions {
 }
 
 fn no_secret() -> ConfigRefused {
-    let right = "is not set, and nodes must know one another: 32 bytes or more, the same on all, in \
+    let right = "is not set, and nodes must know one another: 32 bytes or more, the same on all, as `openssl rand -hex 32` makes, in \
                  KLATCH_CLUSTER_SECRET, in the file or as secret_file";
     ConfigRefused::new("cluster.secret", right)
 }
@@ -138,7 +138,8 @@ fn has_port(told: &str) -> bool {
 
 fn read_bounded(path: &std::path::Path) -> Result<Vec<u8>, ConfigRefused> {
     use std::io::Read;
-    let wrong = |error| ConfigRefused::new("cluster.secret_file", format!("{} cannot be read: {error}", path.display()));
+    let wrong =
+        |error| ConfigRefused::new("cluster.secret_file", format!("{} cannot be read: {error}", path.display()));
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(wrong)?;
     file.take(SECRET_FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(wrong)?;

@@ -158,9 +158,7 @@ impl Link {
         self.serving_bytes -= bytes;
         match answer {
             None => self.refuse(ask, Refusal::Failed),
-            Some(answer)
-                if answer.len() > MESSAGE_BYTES_MAX || self.under_way() + answer.len() > HELD_BYTES_MAX =>
-            {
+            Some(answer) if answer.len() > MESSAGE_BYTES_MAX || self.under_way() + answer.len() > HELD_BYTES_MAX => {
                 self.refuse(ask, Refusal::Unsendable);
             }
             Some(answer) => self.send(Going { kind: Kind::Answer, ask, deadline_ms: 0, bytes: answer, sent: 0 }),

@@ -17,27 +17,47 @@ const BACKOFF_MAX_MS: u64 = 5_000;
 pub enum Event {
     Keep(Vec<PeerAddress>),
     /// A connection whose other end has proved who it is.
-    Proven { ticket: u64, peer: PeerId },
-    Ready { ticket: u64 },
-    Closed { ticket: u64 },
+    Proven {
+        ticket: u64,
+        peer: PeerId,
+    },
+    Ready {
+        ticket: u64,
+    },
+    Closed {
+        ticket: u64,
+    },
     DialFailed(PeerId),
     DialDue(PeerId),
     /// It had time to become ready.
-    ReadyDue { ticket: u64 },
+    ReadyDue {
+        ticket: u64,
+    },
     /// Its link has heard nothing for long.
-    Silent { ticket: u64 },
+    Silent {
+        ticket: u64,
+    },
     /// It had time to be kept.
-    KeptDue { ticket: u64 },
+    KeptDue {
+        ticket: u64,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
     Dial(PeerAddress),
     /// After so many failures in a row.
-    DialAfter { peer: PeerId, failures: u32 },
+    DialAfter {
+        peer: PeerId,
+        failures: u32,
+    },
     StopDialling(PeerId),
-    Admit { ticket: u64 },
-    Close { ticket: u64 },
+    Admit {
+        ticket: u64,
+    },
+    Close {
+        ticket: u64,
+    },
 }
 
 struct Connection {

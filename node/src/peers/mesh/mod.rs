@@ -200,8 +200,7 @@ impl Director {
         let messages = self.messages.clone();
         let close = move || drop(messages.send(Message::Decide(Event::Silent { ticket })));
         let close: Box<dyn Fn() + Send + Sync> = Box::new(close);
-        let link =
-            Link::new(connection.link, self.me.incarnation, connection.peer.clone(), self.serve.clone(), close);
+        let link = Link::new(connection.link, self.me.incarnation, connection.peer.clone(), self.serve.clone(), close);
         self.links.add(Arc::new(link));
         let is_server = !connection.dialled;
         let opened = NodeServerMessage::ConnectionOpenedExternal { stream: Box::new(stream), is_server };

@@ -40,12 +40,7 @@ pub trait Peers: Send + Sync + 'static {
 
     /// Sends the request and waits for its answer, at most so long. A peer that dies, freezes or is cut off is noticed
     /// before a long deadline. Dropping the future does not take the request back.
-    fn ask(
-        &self,
-        to: PeerId,
-        request: Vec<u8>,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Vec<u8>, PeerError>>;
+    fn ask(&self, to: PeerId, request: Vec<u8>, deadline: Duration) -> BoxFuture<'static, Result<Vec<u8>, PeerError>>;
 }
 
 /// What this node does with what its peers ask. May be called many times at once; the answer's size and time are the

@@ -134,7 +134,8 @@ impl Mesh {
             let peer = self.connections[&ticket].peer.clone();
             let kept = self.kept_address(&peer).is_some();
             let connection = self.connections.get_mut(&ticket).expect("its ticket was just read");
-            let was_kept = std::mem::replace(&mut connection.was_kept, connection.was_kept || kept);
+            let was_kept = connection.was_kept;
+            connection.was_kept |= kept;
             if !kept && (was_kept || self.outlived(&peer)) {
                 effects.extend(self.close(ticket));
             }
@@ -199,7 +200,10 @@ impl Mesh {
 
     fn close(&mut self, ticket: u64) -> Vec<Effect> {
         match self.connections.get_mut(&ticket) {
-            Some(connection) if !std::mem::replace(&mut connection.closing, true) => vec![Effect::Close { ticket }],
+            Some(connection) if !connection.closing => {
+                connection.closing = true;
+                vec![Effect::Close { ticket }]
+            }
             Some(_) | None => Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
-use klatch_actors::membership::memory::MemoryViews;
+use klatch_actors::membership::views::memory::MemoryViews;
 use klatch_actors::membership::views::{Beat, Viewed, Views, ViewsError};
 use klatch_actors::node::Cluster;
 use klatch_actors::peers::PeerId;

@@ -26,6 +26,7 @@ pub use retention::RetentionOptions;
 pub use sources::{OPTIONS, Sources, misspelt};
 
 use crate::auth::AuthOptions;
+use crate::peers::ClusterOptions;
 use crate::responders::ResponderOptions;
 use crate::stores::redis::{self, Address, RedisOptions};
 use crate::telemetry::LogOptions;
@@ -65,6 +66,7 @@ pub struct Config {
     /// What answers, by the name that requests give as `model`. `eliza` and `echo` are there unless named here.
     pub responder: Vec<ResponderOptions>,
     pub log: LogOptions,
+    pub cluster: ClusterOptions,
     pub auth: AuthOptions,
     pub limits: LimitOptions,
     pub retention: RetentionOptions,
@@ -83,6 +85,7 @@ impl Default for Config {
             trust_forwarded_for: false,
             responder: Vec::new(),
             log: LogOptions::default(),
+            cluster: ClusterOptions::default(),
             auth: AuthOptions::default(),
             limits: LimitOptions::default(),
             retention: RetentionOptions::default(),
@@ -153,6 +156,11 @@ impl Config {
         named || self.data_folder().is_ok_and(|folder| folder.join("keys").is_dir())
     }
 
+    /// Whether other nodes have the same store, so that there is a cluster.
+    pub fn shares_store(&self) -> bool {
+        self.store.starts_with("redis")
+    }
+
     pub fn drain_lag(&self) -> Duration {
         let default = if self.http_addr.ip().is_loopback() { Duration::ZERO } else { LAG_BEHIND_A_BALANCER };
         self.drain_lag.unwrap_or(default)
@@ -167,6 +175,7 @@ impl Config {
             return Err(ConfigRefused::new("ops_addr", "is http_addr too: the two need a port each"));
         }
         self.log.refuse_contradictions()?;
+        self.cluster.refuse_contradictions(self.shares_store(), self.store.starts_with("file:"))?;
         self.auth.check()?;
         self.limits.refuse_contradictions()?;
         self.retention.refuse_contradictions()?;

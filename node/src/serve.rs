@@ -62,10 +62,12 @@ pub struct Parts {
     pub without_accounts: bool,
 }
 
-/// Both ports, reserved before anything is opened or changed: that another program has one is found first.
+/// All ports, reserved before anything is opened or changed: that another program has one is found first.
 struct Listeners {
     http: TcpListener,
     ops: TcpListener,
+    /// None: this node is alone.
+    cluster: Option<TcpListener>,
 }
 
 /// Runs the node until it is told to stop. Answers the program's exit code.
@@ -82,10 +84,10 @@ pub async fn run(config: Config, invocation: Invocation) -> anyhow::Result<u8> {
         "starting"
     );
     open_files::raise(config.limits.connections);
-    let listeners = listen(&config).await?;
+    let mut listeners = listen(&config).await?;
     let mut signals = Signals::watch()?;
     let parts = tokio::select! {
-        parts = assemble::assemble(&config, incarnation) => parts?,
+        parts = assemble::assemble(&config, incarnation, listeners.cluster.take()) => parts?,
         () = signals.stop(|| ()) => {
             tracing::info!("stopped before it served");
             return Ok(0);
@@ -104,6 +106,10 @@ async fn listen(config: &Config) -> anyhow::Result<Listeners> {
     Ok(Listeners {
         http: reserve("http_addr", config.http_addr).await?,
         ops: reserve("ops_addr", config.ops_addr).await?,
+        cluster: match config.cluster.addr(config.shares_store()) {
+            Some(address) => Some(reserve("cluster.addr", address).await?),
+            None => None,
+        },
     })
 }
 

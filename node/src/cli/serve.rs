@@ -39,6 +39,27 @@ pub(super) struct ServeArgs {
     /// A level, or directives such as info,klatch=debug [default: info, libraries less]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// Where other nodes connect [default: 127.0.0.1:7946 with Redis, else none]
+    #[arg(long, value_name = "IP:PORT")]
+    cluster_addr: Option<String>,
+    /// What other nodes are told to connect to [default: the cluster address]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    advertise: Option<String>,
+    /// The secret that all nodes share; itself it is only a variable, KLATCH_CLUSTER_SECRET
+    #[arg(long, value_name = "FILE")]
+    cluster_secret_file: Option<String>,
+    /// This node's certificate for TLS with other nodes, in PEM
+    #[arg(long, value_name = "FILE")]
+    cluster_cert: Option<String>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE")]
+    cluster_key: Option<String>,
+    /// The CA of all nodes' certificates, in PEM
+    #[arg(long, value_name = "FILE")]
+    cluster_ca: Option<String>,
+    /// Let nodes talk without TLS beyond this host
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    cluster_plain: Option<String>,
     /// Say what would go wrong, and exit: 0 nothing, 1 something, 2 the configuration is refused
     #[arg(long)]
     check: bool,
@@ -110,6 +131,13 @@ impl ServeArgs {
             ("drain-timeout", &self.drain_timeout),
             ("log-format", &self.log_format),
             ("log-level", &self.log_level),
+            ("cluster-addr", &self.cluster_addr),
+            ("advertise", &self.advertise),
+            ("cluster-secret-file", &self.cluster_secret_file),
+            ("cluster-cert", &self.cluster_cert),
+            ("cluster-key", &self.cluster_key),
+            ("cluster-ca", &self.cluster_ca),
+            ("cluster-plain", &self.cluster_plain),
         ];
         options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect()
     }

@@ -70,6 +70,12 @@ max_tokens_field = "max_completion_tokens"
 format = "json"
 level = "debug"
 
+[cluster]
+addr = "127.0.0.1:7"
+advertise = "klatch-7.peers:7"
+secret_file = "secret"
+plain = true
+
 [auth]
 issuer = "a"
 audience = "b"
@@ -280,6 +286,35 @@ fn secrets_are_not_shown_wherever_they_stand() {
     print::mask_table(&mut table);
     let shown = table.to_string();
     assert!(!shown.contains("\"s\"") && shown.contains("\"f\"") && shown.contains("\"E\""), "{shown}");
+}
+
+#[test]
+fn a_cluster_that_contradicts_itself_is_refused_with_the_key_and_what_would_be_right() {
+    let secret = "secret = \"0123456789abcdef0123456789abcdef\"\n";
+    for (section, key, right) in [
+        ("addr = \"127.0.0.1:7946\"".to_owned(), "secret", "openssl"),
+        ("addr = \"127.0.0.1:7946\"\nsecret = \"short\"".to_owned(), "secret", "32 or more"),
+        (format!("{secret}secret_file = \"f\""), "secret_file", "one of the two"),
+        (format!("{secret}addr = \"10.0.0.1:7946\""), "addr", "set cert, key and ca"),
+        (format!("{secret}addr = \"0.0.0.0:7946\"\nplain = true"), "advertise", "klatch-0.peers"),
+        (format!("{secret}cert = \"c\""), "key", "all of cert, key and ca"),
+        (format!("{secret}cert = \"c\"\nkey = \"k\"\nca = \"a\"\nplain = true"), "plain", "leave it"),
+        ("addr = \"here\"".to_owned(), "addr", "127.0.0.1:7946"),
+    ] {
+        let said = refused(&format!("store = \"memory:\"\n[cluster]\n{section}"));
+        assert!(said.starts_with(&format!("cluster.{key} (klatch.toml): ")) && said.contains(right), "{said}");
+    }
+    assert!(refused("[cluster]\naddr = \"127.0.0.1:7946\"").contains("redis://"));
+}
+
+#[test]
+fn the_secret_comes_from_the_environment_and_is_never_shown() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let config = Config::load(&sources("store = \"memory:\"", &[("KLATCH_CLUSTER_SECRET", secret)], &[])).unwrap();
+    assert_eq!(config.cluster.read_secret().unwrap(), secret.as_bytes());
+    let shown = format!("{}{:?}{:?}", print(&config), changed(&config), config);
+    assert!(!shown.contains(secret), "{shown}");
+    assert!(OPTIONS.iter().all(|(option, _)| *option != "cluster-secret"));
 }
 
 #[test]

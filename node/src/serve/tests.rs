@@ -169,7 +169,7 @@ async fn a_node_is_assembled_and_put_away_again() {
     let folder = tempfile::tempdir().unwrap();
     for store in ["memory", "file"] {
         let config = Config { store: format!("{store}:{}/{store}", folder.path().display()), ..Config::default() };
-        let parts = assemble::assemble(&config, 7).await.unwrap();
+        let parts = assemble::assemble(&config, 7, None).await.unwrap();
         assert!(parts.without_accounts);
         assert_eq!((parts.status)().await.map(|status| status.open_turns), Some(0));
         let problems = crate::config::check::check(&config).await.unwrap();

@@ -2,5 +2,6 @@
 
 mod exactly_once;
 mod invariants;
+mod peers;
 mod responders;
 mod store_crash;

@@ -1,4 +1,4 @@
-//! The view's table in memory, for tests: of all nodes of one process.
+//! The view's table in memory: of a node that is alone, and in tests of all nodes of one process.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

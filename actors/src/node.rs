@@ -54,6 +54,9 @@ const NO_OWNER_WAIT_MAX: Duration = Duration::from_millis(160);
 /// In a cluster for so long: a dead node is noticed, and its conversations are taken over, well within it.
 const NO_OWNER_MAX: Duration = Duration::from_secs(10);
 
+/// An owner that no node reaches is passed over after so long: the request is served where it is, and the fence decides.
+const SERVE_HERE_AFTER: Duration = Duration::from_secs(2);
+
 /// On a node that is alone for so long: a conversation that is just being closed is back at once.
 const ALONE_NO_OWNER_MAX: Duration = Duration::from_millis(600);
 
@@ -255,7 +258,8 @@ impl Handle {
     /// Dropping the future does not undo the request.
     pub async fn ask(&self, conversation: ConversationId, request: Request) -> Result<Answer, Refusal> {
         let Surroundings { shared, view, .. } = &*self.surroundings;
-        let until = Instant::now() + if *shared { NO_OWNER_MAX } else { ALONE_NO_OWNER_MAX };
+        let begun = Instant::now();
+        let until = begun + if *shared { NO_OWNER_MAX } else { ALONE_NO_OWNER_MAX };
         let (mut direct, mut wait, mut view) = (None, NO_OWNER_WAIT, view.clone());
         loop {
             view.mark_unchanged();
@@ -266,6 +270,9 @@ impl Handle {
             };
             if Instant::now() >= until {
                 return Err(refusal);
+            }
+            if refusal == Refusal::Moved && begun.elapsed() >= SERVE_HERE_AFTER {
+                direct = Some(self.surroundings.me());
             }
             if let Refusal::Elsewhere { owner } = refusal {
                 direct = Some(owner);
@@ -288,7 +295,7 @@ impl Handle {
         direct: Option<PeerId>,
     ) -> Result<Answer, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let asked = Asked { conversation, request, reply: Some(reply), hops: 0, direct };
+        let asked = Asked { conversation, request, reply: Some(reply), hops: 0, direct, relayed: false };
         self.gateway
             .cast(GatewayMessage::Ask(asked))
             .map_err(|_| Refusal::Unavailable("the node is stopping".into()))?;
@@ -298,7 +305,7 @@ impl Handle {
 
     /// The same, for what needs no answer.
     pub fn tell(&self, conversation: ConversationId, request: Request) {
-        let asked = Asked { conversation, request, reply: None, hops: 0, direct: None };
+        let asked = Asked { conversation, request, reply: None, hops: 0, direct: None, relayed: false };
         // A node that is stopping needs no word any more.
         let _ = self.gateway.cast(GatewayMessage::Ask(asked));
     }

@@ -37,6 +37,12 @@ pub enum ToPeer {
     Load,
 }
 
+/// The same bytes, of what is not given away.
+#[derive(Serialize)]
+enum ToPeerRef<'a> {
+    Ask(&'a Forwarded),
+}
+
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromPeer {
     Replied(Replied),
@@ -61,6 +67,9 @@ pub struct Forwarded {
     pub hops: u8,
     pub conversation: ConversationId,
     pub request: Request,
+    /// Pass it on to this node, which the sender does not reach.
+    pub direct: Option<PeerId>,
+    pub relayed: bool,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -88,14 +97,38 @@ impl Behind {
     }
 }
 
-/// Sends the request to the peer and its answer to who asked.
-pub(super) async fn forward(peers: Arc<dyn Peers>, behind: Behind, to: PeerId, view: u64, asked: Asked<Reply>) {
-    let Asked { conversation, request, reply, hops, .. } = asked;
-    let bytes = envelope::seal(&ToPeer::Ask(Forwarded { view, hops, conversation, request }));
-    let answer = match peers.ask(to, bytes, ANSWER_MAX).await {
+/// Sends the request to the peer and its answer to who asked. Where this node does not reach the peer, another may.
+pub(super) async fn forward(
+    peers: Arc<dyn Peers>,
+    behind: Behind,
+    to: PeerId,
+    relays: Vec<PeerId>,
+    view: u64,
+    asked: Asked<Reply>,
+) {
+    let Asked { conversation, request, reply, hops, relayed, .. } = asked;
+    let mut forwarded = Forwarded { view, hops, conversation, request, direct: None, relayed };
+    let mut answer = send(&*peers, &behind, to.clone(), &forwarded).await;
+    for relay in relays {
+        if answer != Err(Refusal::Moved) || peers.reaches(&to) {
+            break;
+        }
+        forwarded = Forwarded { direct: Some(to.clone()), relayed: true, ..forwarded };
+        answer = send(&*peers, &behind, relay, &forwarded).await;
+    }
+    metrics::forwarded(&answer);
+    if let Some(reply) = reply {
+        // Who asked may have gone away.
+        let _ = reply.send(answer);
+    }
+}
+
+async fn send(peers: &dyn Peers, behind: &Behind, to: PeerId, forwarded: &Forwarded) -> Result<Answer, Refusal> {
+    let bytes = envelope::seal(&ToPeerRef::Ask(forwarded));
+    match peers.ask(to, bytes, ANSWER_MAX).await {
         Ok(bytes) => match envelope::open::<FromPeer>(&bytes) {
             Ok(FromPeer::Replied(replied)) => {
-                if replied.view > view {
+                if replied.view > forwarded.view {
                     behind.of(replied.view);
                 }
                 replied.answer
@@ -105,11 +138,6 @@ pub(super) async fn forward(peers: Arc<dyn Peers>, behind: Behind, to: PeerId, v
         },
         Err(PeerError::NotSent(_)) => Err(Refusal::Moved),
         Err(PeerError::NoAnswer(_)) => Err(Refusal::Lost),
-    };
-    metrics::forwarded(&answer);
-    if let Some(reply) = reply {
-        // Who asked may have gone away.
-        let _ = reply.send(answer);
     }
 }
 
@@ -174,9 +202,9 @@ async fn load(gateway: &ActorRef<GatewayMessage>) -> NodeLoad {
 }
 
 async fn pass(gateway: &ActorRef<GatewayMessage>, forwarded: Forwarded) -> Result<Answer, Refusal> {
-    let Forwarded { hops, conversation, request, .. } = forwarded;
+    let Forwarded { hops, conversation, request, direct, relayed, .. } = forwarded;
     let (reply, answer) = oneshot::channel();
-    let asked = Asked { conversation, request, reply: Some(reply), hops, direct: None };
+    let asked = Asked { conversation, request, reply: Some(reply), hops, direct, relayed };
     gateway.cast(GatewayMessage::Ask(asked)).map_err(|_| Refusal::Moved)?;
     answer.await.map_err(|_| Refusal::Lost)?
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::conversation::decide::{Catalog, Traits};
 use crate::conversation::{Clock, Surroundings, system_clock};
 use crate::gateway::decide::Asked;
-use crate::gateway::forward::{self, Behind, NodeLoad, Receiver};
+use crate::gateway::forward::{self, Behind, NodeLoad, Receiver, Spending, Spent};
 use crate::gateway::{Arguments as GatewayArguments, GatewayActor, GatewayMessage};
 use crate::limits::Limits;
 use crate::membership::view::{Member, View};
@@ -115,6 +115,7 @@ pub struct Handle {
     gateway: ActorRef<GatewayMessage>,
     reader: Reader,
     peers: Arc<dyn Peers>,
+    spent: Spent,
     surroundings: Arc<Surroundings>,
 }
 
@@ -181,11 +182,12 @@ impl Node {
         });
         let (has_ended, ended) = watch::channel(false);
         let cluster = cluster.unwrap_or_else(Cluster::alone);
-        let peers = cluster.peers.clone();
-        let arguments = Arguments { surroundings: surroundings.clone(), has_ended, cluster, view: view_told };
+        let (peers, spent) = (cluster.peers.clone(), Spent::default());
+        let arguments =
+            Arguments { surroundings: surroundings.clone(), has_ended, cluster, spent: spent.clone(), view: view_told };
         let (actor, _) = Actor::spawn(None, NodeActor, arguments).await?;
         let children = ractor::call!(actor, NodeMessage::Children)?;
-        let handle = Handle { gateway: children.gateway, reader, peers, surroundings };
+        let handle = Handle { gateway: children.gateway, reader, peers, spent, surroundings };
         ractor::call!(children.membership, MembershipMessage::Up)?;
         let chores =
             vec![tokio::spawn(take_up(handle.clone(), store.clone())), tokio::spawn(expire(handle.clone(), store))];
@@ -338,6 +340,19 @@ impl Handle {
         futures::future::join_all(view.members.iter().map(one)).await
     }
 
+    /// `edge` is told what tenants spent at other nodes. One edge per node: only the first call counts.
+    pub fn on_spending(&self, edge: impl Fn(Spending) + Send + Sync + 'static) {
+        self.spent.tells(Box::new(edge));
+    }
+
+    /// Tells all other nodes what tenants spent here.
+    pub fn tell_spending(&self, spending: &Spending) {
+        let view = self.surroundings.view.borrow().clone();
+        for peer in view.peers(&self.surroundings.node) {
+            tokio::spawn(forward::tell_spent(self.peers.clone(), peer.id, spending.clone()));
+        }
+    }
+
     pub fn open_turns(&self) -> usize {
         self.surroundings.load.open_turns()
     }
@@ -459,6 +474,7 @@ struct Arguments {
     surroundings: Arc<Surroundings>,
     has_ended: watch::Sender<bool>,
     cluster: Cluster,
+    spent: Spent,
     view: watch::Sender<View>,
 }
 
@@ -483,7 +499,7 @@ impl Actor for NodeActor {
         myself: ActorRef<NodeMessage>,
         arguments: Arguments,
     ) -> Result<NodeState, ActorProcessingErr> {
-        let Arguments { surroundings, has_ended, cluster, view } = arguments;
+        let Arguments { surroundings, has_ended, cluster, spent, view } = arguments;
         let Cluster { views, peers, address, serve } = cluster;
         let behind = Behind::default();
         let arguments = GatewayArguments {
@@ -493,7 +509,7 @@ impl Actor for NodeActor {
             node: myself.get_cell(),
         };
         let (gateway, _) = Actor::spawn_linked(None, GatewayActor, arguments, myself.get_cell()).await?;
-        let receiver = Receiver::new(gateway.clone(), behind.clone(), surroundings.view.clone());
+        let receiver = Receiver::new(gateway.clone(), behind.clone(), spent, surroundings.view.clone());
         // Who is alone has nobody to serve.
         let _ = serve.send(Arc::new(receiver));
         let arguments = MembershipArguments { address, views, peers, surroundings, gateway: gateway.clone(), view };

@@ -429,3 +429,13 @@ async fn an_owner_that_nobody_reaches_is_passed_over() {
     let texts: Vec<String> = items.iter().map(|item| item.body.text()).collect();
     assert_eq!(texts, ["one two", "one two", "three", "three"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_tenant_spends_is_told_to_the_other_nodes() {
+    let world = World::new(&["a", "b"]).await;
+    let (told, mut heard) = mpsc::unbounded_channel();
+    world.handle("b").on_spending(move |spending| drop(told.send(spending)));
+    let spending = vec![("acme".into(), 3)];
+    world.handle("a").tell_spending(&spending);
+    assert_eq!(tokio::time::timeout(PATIENCE, heard.recv()).await, Ok(Some(spending)));
+}

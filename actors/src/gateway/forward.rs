@@ -2,7 +2,7 @@
 //!
 //! Whatever goes wrong on the way becomes a refusal that says whether it may have been done.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -35,7 +35,12 @@ pub enum ToPeer {
     Ask(Forwarded),
     /// How much is it doing?
     Load,
+    /// Tenants made so many requests of the sender since it told last.
+    Spent(Spending),
 }
+
+/// Requests by tenant.
+pub type Spending = Vec<(Arc<str>, u32)>;
 
 /// The same bytes, of what is not given away.
 #[derive(Serialize)]
@@ -47,6 +52,7 @@ enum ToPeerRef<'a> {
 pub enum FromPeer {
     Replied(Replied),
     Load(NodeLoad),
+    Done,
 }
 
 /// What a node is doing.
@@ -81,7 +87,7 @@ pub struct Replied {
 
 /// Tells the membership of views that other nodes have seen. Set once it has started.
 #[derive(Clone, Default)]
-pub struct Behind(Arc<std::sync::OnceLock<ActorRef<MembershipMessage>>>);
+pub struct Behind(Arc<OnceLock<ActorRef<MembershipMessage>>>);
 
 impl Behind {
     /// The second membership of a node never starts, so only the first call counts.
@@ -95,6 +101,30 @@ impl Behind {
             let _ = membership.cast(MembershipMessage::Behind(number));
         }
     }
+}
+
+/// Tells the edge what tenants spent at other nodes. Set once it has started; before, there is nobody to limit.
+#[derive(Clone, Default)]
+pub struct Spent(Arc<OnceLock<ToEdge>>);
+
+type ToEdge = Box<dyn Fn(Spending) + Send + Sync>;
+
+impl Spent {
+    /// One edge per node: only the first call counts.
+    pub(crate) fn tells(&self, edge: ToEdge) {
+        let _ = self.0.set(edge);
+    }
+
+    fn elsewhere(&self, spending: Spending) {
+        if let Some(edge) = self.0.get() {
+            edge(spending);
+        }
+    }
+}
+
+/// Tells the peer. One that does not hear of it limits a little later.
+pub(crate) async fn tell_spent(peers: Arc<dyn Peers>, to: PeerId, spending: Spending) {
+    let _ = peers.ask(to, envelope::seal(&ToPeer::Spent(spending)), LOAD_MAX).await;
 }
 
 /// Sends the request to the peer and its answer to who asked. Where this node does not reach the peer, another may.
@@ -133,7 +163,9 @@ async fn send(peers: &dyn Peers, behind: &Behind, to: PeerId, forwarded: &Forwar
                 }
                 replied.answer
             }
-            Ok(FromPeer::Load(_)) => Err(Refusal::Unavailable("a peer answered what it was not asked".into())),
+            Ok(FromPeer::Load(_) | FromPeer::Done) => {
+                Err(Refusal::Unavailable("a peer answered what it was not asked".into()))
+            }
             Err(error) => Err(Refusal::Unavailable(format!("a peer's answer cannot be read: {error}"))),
         },
         Err(PeerError::NotSent(_)) => Err(Refusal::Moved),
@@ -146,7 +178,7 @@ pub(crate) async fn load_of(peers: &dyn Peers, to: PeerId) -> Option<NodeLoad> {
     let bytes = peers.ask(to, envelope::seal(&ToPeer::Load), LOAD_MAX).await.ok()?;
     match envelope::open(&bytes) {
         Ok(FromPeer::Load(load)) => Some(load),
-        Ok(FromPeer::Replied(_)) | Err(_) => None,
+        Ok(FromPeer::Replied(_) | FromPeer::Done) | Err(_) => None,
     }
 }
 
@@ -154,18 +186,20 @@ pub(crate) async fn load_of(peers: &dyn Peers, to: PeerId) -> Option<NodeLoad> {
 pub struct Receiver {
     gateway: ActorRef<GatewayMessage>,
     behind: Behind,
+    spent: Spent,
     view: watch::Receiver<View>,
 }
 
 impl Receiver {
-    pub fn new(gateway: ActorRef<GatewayMessage>, behind: Behind, view: watch::Receiver<View>) -> Self {
-        Self { gateway, behind, view }
+    pub fn new(gateway: ActorRef<GatewayMessage>, behind: Behind, spent: Spent, view: watch::Receiver<View>) -> Self {
+        Self { gateway, behind, spent, view }
     }
 }
 
 impl Serve for Receiver {
     fn serve(&self, from: PeerId, request: Vec<u8>) -> BoxFuture<'static, Vec<u8>> {
         let (gateway, behind, mut view) = (self.gateway.clone(), self.behind.clone(), self.view.clone());
+        let spent = self.spent.clone();
         Box::pin(async move {
             let answer = match envelope::open::<ToPeer>(&request) {
                 Ok(ToPeer::Ask(forwarded)) => {
@@ -173,6 +207,10 @@ impl Serve for Receiver {
                     pass(&gateway, forwarded).await
                 }
                 Ok(ToPeer::Load) => return envelope::seal(&FromPeer::Load(load(&gateway).await)),
+                Ok(ToPeer::Spent(spending)) => {
+                    spent.elsewhere(spending);
+                    return envelope::seal(&FromPeer::Done);
+                }
                 Err(error) => {
                     tracing::warn!(peer = %from, %error, "a peer's request cannot be read");
                     Err(Refusal::Unavailable("the nodes do not understand one another".into()))

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use klatch_protocol::envelope;
-use klatch_protocol::frame::Hello;
+use klatch_protocol::frame::{Hello, MESSAGE_BYTES_MAX};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
@@ -130,8 +130,8 @@ async fn three_nodes_ask_one_another_short_and_long() {
             node.reach(id).await;
             assert_eq!(node.ask(1, id, "200").await, "answered");
             assert_eq!(node.ask(2, id, "1048576").await, "answered");
-            assert_eq!(node.ask(3, id, "4194304").await, "answered");
-            assert!(node.ask(4, id, "4194305").await.starts_with("not-sent"));
+            assert_eq!(node.ask(3, id, &MESSAGE_BYTES_MAX.to_string()).await, "answered");
+            assert!(node.ask(4, id, &(MESSAGE_BYTES_MAX + 1).to_string()).await.starts_with("not-sent"));
         }
     }
 }
@@ -168,7 +168,7 @@ async fn a_frozen_peer_is_suspected_and_works_again_when_it_thaws() {
 async fn what_exceeds_the_budget_is_not_sent() {
     let (mut a, b) = pair([None, None]).await;
     for number in [1, 2] {
-        a.order(&format!("ask {number} {} !4194304 30000", b.id)).await;
+        a.order(&format!("ask {number} {} !{MESSAGE_BYTES_MAX} 30000", b.id)).await;
     }
     assert_eq!(a.ask(3, &b.id, "1").await, "not-sent it would exceed the peer's byte budget");
 }

@@ -246,3 +246,141 @@ async fn pass(gateway: &ActorRef<GatewayMessage>, forwarded: Forwarded) -> Resul
     gateway.cast(GatewayMessage::Ask(asked)).map_err(|_| Refusal::Moved)?;
     answer.await.map_err(|_| Refusal::Lost)?
 }
+
+#[cfg(test)]
+mod tests {
+    use klatch_protocol::event::{Created, KeyUse, Parameters};
+    use klatch_protocol::turn::Change;
+    use klatch_protocol::{Body, Item, Mark};
+
+    use super::*;
+    use crate::request::{Caller, Chain, Full, Missing, OnBusy, Param, Submit, Wait};
+
+    fn caller() -> Caller {
+        Caller { tenant: "acme".into(), subject: "ann".into() }
+    }
+
+    fn peer() -> PeerId {
+        PeerId { name: "klatch-1".into(), incarnation: 7 }
+    }
+
+    fn item() -> Item {
+        Item { ordinal: 1, client_id: Some("mine".into()), body: Body::user("hello") }
+    }
+
+    fn created() -> Box<Created> {
+        Box::new(Created {
+            tenant: "acme".into(),
+            subject: "ann".into(),
+            metadata: vec![("topic".into(), "tea".into())],
+            ttl_seconds: Some(60),
+            explicit: true,
+            items: vec![item()],
+            parent: None,
+            key: Some(key()),
+        })
+    }
+
+    fn key() -> KeyUse {
+        KeyUse { key: [1; 16], fingerprint: [2; 16] }
+    }
+
+    fn submit() -> Submit {
+        Submit {
+            caller: caller(),
+            input: vec![item()],
+            parameters: Parameters {
+                model: "echo".into(),
+                background: false,
+                store: true,
+                conversation_named: true,
+                previous: None,
+                cancel_on_disconnect: false,
+                start_by_ms: Some(9),
+                request: "{}".into(),
+            },
+            on_busy: OnBusy::Rollback,
+            key: None,
+            attempt: Some([3; 16]),
+            fingerprint: [2; 16],
+            retry: true,
+            wait: Wait::Ended,
+            create: Some(created()),
+            chain: Some(Chain { after_turn: 1, items_end: 2, child: ConversationId([5; 16]) }),
+        }
+    }
+
+    /// One of each thing that one node says to another.
+    fn everything() -> (Vec<ToPeer>, Vec<FromPeer>) {
+        let caller = caller();
+        let requests = vec![
+            Request::Create(created()),
+            Request::Submit(Box::new(submit())),
+            Request::AddItems { caller: caller.clone(), items: vec![item()], key: Some(key()) },
+            Request::SetMetadata { caller: caller.clone(), metadata: vec![], key: None },
+            Request::DeleteItem { caller: caller.clone(), ordinal: 3 },
+            Request::Fork { caller: caller.clone(), child: ConversationId([5; 16]), before: Some(3), key: None },
+            Request::Cancel { caller: caller.clone(), turn: 1 },
+            Request::DeleteResponse { caller: caller.clone(), turn: 1 },
+            Request::Delete { caller: caller.clone() },
+            Request::Expire { retention_ms: Some(4) },
+            Request::Watch { caller, turn: 1, have: Mark::default(), bytes_max: 65_536 },
+            Request::Undelivered { turn: 1 },
+            Request::Wake,
+        ];
+        let ask = |request| {
+            let conversation = ConversationId([4; 16]);
+            ToPeer::Ask(Forwarded { view: 3, hops: 1, conversation, request, direct: Some(peer()), relayed: true })
+        };
+        let mut to: Vec<ToPeer> = requests.into_iter().map(ask).collect();
+        to.extend([ToPeer::Load, ToPeer::Spent(vec![("acme".into(), 2)])]);
+        let answers = vec![
+            Ok(Answer::Conversation { created_at_ms: 1, metadata: vec![], replayed: true }),
+            Ok(Answer::Items { ordinals: vec![1, 2], replayed: false }),
+            Ok(Answer::Forked { child: ConversationId([5; 16]), created: created(), replayed: false }),
+            Ok(Answer::News(vec![Change::Pieces { pieces: vec!["hel".into(), "lo".into()] }])),
+            Ok(Answer::NotOpen),
+            Ok(Answer::Done),
+            Ok(Answer::DueAt(5)),
+            Err(Refusal::NotFound(Missing::Response)),
+            Err(Refusal::Invalid { param: Param::Id, message: "no".into() }),
+            Err(Refusal::Locked),
+            Err(Refusal::KeyReused),
+            Err(Refusal::Busy { what: Full::Queue, retry_after_ms: 6 }),
+            Err(Refusal::Moved),
+            Err(Refusal::Elsewhere { owner: peer() }),
+            Err(Refusal::Lost),
+            Err(Refusal::Unavailable("down".into())),
+        ];
+        let mut from: Vec<FromPeer> =
+            answers.into_iter().map(|answer| FromPeer::Replied(Replied { view: 3, answer })).collect();
+        from.extend([FromPeer::Load(NodeLoad { view: 3, ..NodeLoad::default() }), FromPeer::Done]);
+        (to, from)
+    }
+
+    #[test]
+    fn the_bytes_of_what_nodes_say_are_those_of_the_golden_file() {
+        let golden = include_str!("../../golden/peer-v1.hex");
+        let bytes: String = envelope::seal(&everything()).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            bytes,
+            golden.trim(),
+            "nodes of two versions would not understand one another: add variants instead"
+        );
+    }
+
+    #[test]
+    fn what_is_borrowed_is_sealed_as_what_is_owned() {
+        for said in everything().0 {
+            let owned = envelope::seal(&said);
+            if let ToPeer::Ask(forwarded) = said {
+                assert_eq!(envelope::seal(&ToPeerRef::Ask(&forwarded)), owned);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_understood() {
+        assert_eq!(envelope::open(&envelope::seal(&everything())), Ok(everything()));
+    }
+}

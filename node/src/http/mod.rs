@@ -29,6 +29,7 @@ mod stream;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod unread;
 pub mod wire;
 
 use axum::Router;
@@ -54,6 +55,7 @@ pub fn router(edge: Edge) -> Router {
         .merge(description)
         .fallback(|| async { ApiError::no_route() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(from_fn(unread::read_rest))
         .layer(from_fn(observe::observe))
 }
 

@@ -1,0 +1,40 @@
+"""Connections that are used again: a refusal that comes before the body was read must not break them."""
+
+import socket
+from http.client import HTTPResponse
+from urllib.parse import urlsplit
+
+import pytest
+
+import node
+
+BODY = b'{"model": "echo", "input": "' + b"x" * 20_000 + b'"}'
+TIMES = 50
+
+
+def answer(connection, path, headers):
+    """The status of a POST whose head and body are sent one after the other."""
+    head = f"POST {path} HTTP/1.1\r\nHost: klatch\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n"
+    connection.sendall((head + headers + "\r\n").encode())
+    connection.sendall(BODY)
+    response = HTTPResponse(connection)
+    response.begin()
+    response.read()
+    return response.status, response.headers.get("connection")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/v1/nowhere", "", 404),
+        ("/v1/responses/compact", f"Authorization: Bearer {node.token()}\r\n", 404),
+        ("/v1/models", f"Authorization: Bearer {node.token()}\r\n", 405),
+        ("/v1/responses", "", 401),
+    ],
+)
+def test_a_refusal_leaves_the_connection_as_it_was(path, headers, status):
+    url = urlsplit(node.api())
+    with socket.create_connection((url.hostname, url.port), timeout=node.PATIENCE_SECONDS) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(TIMES):
+            assert answer(connection, path, headers) == (status, None)

@@ -54,11 +54,8 @@ unit() {
   cargo test --locked --workspace
 }
 
-# The Python and JavaScript clients live in folders of their own, made again when their lists change.
-clients() {
-  say "real clients against a real node"
-  debian python3:python3 python3-venv:python3 nodejs:node npm:npm
-  cargo build --locked --workspace
+# The Python clients, in a folder that is made again when their list changes.
+python_venv() {
   local venv=target/venv stamp
   stamp=$(sha256sum tests/clients/requirements.txt | cut -c1-16)
   if [ ! -e "$venv/$stamp" ]; then
@@ -67,8 +64,16 @@ clients() {
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
     touch "$venv/$stamp"
   fi
+}
+
+# The Python and JavaScript clients live in folders of their own, made again when their lists change.
+clients() {
+  say "real clients against a real node"
+  debian python3:python3 python3-venv:python3 nodejs:node npm:npm
+  cargo build --locked --workspace
+  python_venv
   (cd tests/clients && npm ci --silent --no-audit --no-fund)
-  target/debug/with-node "$venv/bin/pytest" -q -p no:cacheprovider tests/clients
+  target/debug/with-node target/venv/bin/pytest -q -p no:cacheprovider tests/clients
   target/debug/with-node npm --prefix tests/clients test
 }
 
@@ -86,7 +91,8 @@ fuzz() {
 
 readme() {
   say "the commands of the README"
-  debian python3:python3 curl:curl
+  debian python3:python3 python3-venv:python3 curl:curl redis-server:redis-server openssl:openssl
+  python_venv
   cargo build --locked --release
   python3 tests/readme.py
 }

@@ -48,6 +48,8 @@ class Reader:
         }
         self.node = None
         self.start_command = None
+        # Of the blocks: what they leave running belongs to the next one.
+        self.groups = []
 
     def moved(self, text):
         """The text with the addresses of this run; the commands say where a node is, and the node is here."""
@@ -75,6 +77,15 @@ class Reader:
         self.node.wait()
         self.start(self.start_command)
 
+    def end_what_is_left(self):
+        if self.node is not None and self.node.poll() is None:
+            self.groups.append(self.node.pid)
+        for group in self.groups:
+            try:
+                os.killpg(group, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
     def stop(self):
         """As Ctrl-C in its terminal."""
         os.killpg(self.node.pid, signal.SIGINT)
@@ -91,9 +102,12 @@ class Reader:
             after = f"\nexport -p > {self.variables}\n"
             command = ["bash", "-euo", "pipefail", "-c", before + self.moved(text) + after]
         environment = {**self.environment, **self.exported()}
-        done = subprocess.run(command, cwd=ROOT, env=environment, timeout=BLOCK_SECONDS, stdin=subprocess.DEVNULL)
-        if done.returncode != 0:
-            sys.exit(f"this block of README.md ended with {done.returncode}:\n{text}")
+        block = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        self.groups.append(block.pid)
+        if block.wait(timeout=BLOCK_SECONDS) != 0:
+            sys.exit(f"this block of README.md ended with {block.returncode}:\n{text}")
 
     def exported(self):
         if not self.variables.exists():
@@ -122,8 +136,7 @@ def main():
                     reader.run(kind, text)
             reader.stop()
         finally:
-            if reader.node is not None and reader.node.poll() is None:
-                os.killpg(reader.node.pid, signal.SIGKILL)
+            reader.end_what_is_left()
     print(f"{len(found)} blocks of README.md did what they say")
 
 

@@ -45,6 +45,7 @@ class Reader:
             "KLATCH_HTTP_ADDR": f"127.0.0.1:{self.http}",
             "KLATCH_OPS_ADDR": f"127.0.0.1:{self.ops}",
             "KLATCH_STORE": f"file:{folder}/klatch-data",
+            "KLATCH_URL": f"http://127.0.0.1:{self.http}",
         }
         self.node = None
         self.start_command = None

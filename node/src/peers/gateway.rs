@@ -13,6 +13,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, pg};
 use ractor_cluster::RactorClusterMessage;
 
 use super::link::Link;
+use super::metrics;
 
 const SCOPE: &str = "klatch-peers";
 
@@ -32,7 +33,10 @@ pub struct Links {
 
 impl Links {
     pub fn add(&self, link: Arc<Link>) {
-        self.by_peer.write().unwrap_or_else(PoisonError::into_inner).insert(link.peer.clone(), link.clone());
+        let mut by_peer = self.by_peer.write().unwrap_or_else(PoisonError::into_inner);
+        by_peer.insert(link.peer.clone(), link.clone());
+        metrics::connected(by_peer.len());
+        drop(by_peer);
         self.by_id.write().unwrap_or_else(PoisonError::into_inner).insert(link.id, link);
     }
 
@@ -43,7 +47,9 @@ impl Links {
         if by_peer.get(&link.peer).is_some_and(|newest| newest.id == id) {
             by_peer.remove(&link.peer);
         }
+        metrics::connected(by_peer.len());
         drop(by_peer);
+        metrics::lost();
         link.lost();
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::handshake::Handshake;
 use super::mesh::Message;
+use super::metrics;
 
 /// Each holds a socket and some 50 KB for ten seconds at most.
 const HANDSHAKES_MAX: usize = 256;
@@ -80,6 +81,7 @@ async fn accept(
             let _ = mesh.send(Message::Proven { proven, stream, dialled: false });
         }
         Err(error) => {
+            metrics::refused();
             tracing::warn!(peer.address = %from, error = format!("{error:#}"), "a connection was refused");
         }
     }

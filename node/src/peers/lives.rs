@@ -48,6 +48,7 @@ impl Lives {
         listener: TcpListener,
         serve: oneshot::Receiver<Arc<dyn Serve>>,
     ) -> anyhow::Result<Self> {
+        super::metrics::describe();
         let address = listener.local_addr()?;
         let current = Arc::new(ArcSwapOption::empty());
         let (incarnation, incarnations) = watch::channel(incarnation);

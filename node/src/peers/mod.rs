@@ -13,6 +13,7 @@ pub mod link;
 mod listener;
 pub mod lives;
 pub mod mesh;
+pub mod metrics;
 pub mod options;
 pub mod preamble;
 pub mod tls;

@@ -1,6 +1,12 @@
 //! What the tests of whole programs share.
 
+pub mod balancer;
+pub mod faulty_proxy;
 pub mod history;
 pub mod measure;
 pub mod model_server;
+pub mod namespaces;
 pub mod process;
+pub mod random;
+pub mod redis_server;
+pub mod sockets;

@@ -1,6 +1,9 @@
 //! What the tests of whole programs share.
 
 pub mod balancer;
+pub mod client;
+pub mod cluster;
+pub mod failover;
 pub mod faulty_proxy;
 pub mod history;
 pub mod measure;

@@ -30,6 +30,15 @@ pub struct Ask<'a> {
     pub key: Option<&'a str>,
 }
 
+/// When a stream is given up as silent.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// No byte came for so long, a comment neither.
+    pub bytes: Duration,
+    /// No event came for so long.
+    pub events: Duration,
+}
+
 /// What a turn was answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -61,8 +70,6 @@ pub struct Seen {
     pub missing: u64,
     /// Type of the last event, once it came.
     pub ended: Option<String>,
-    /// When the last byte came, be it of a comment.
-    pub heard: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -143,6 +150,19 @@ impl Api {
         created["id"].as_str().map(str::to_owned).context("a conversation has an id")
     }
 
+    /// Sends a turn in the background; the id of its response.
+    pub async fn begin(&self, url: &str, ask: &Ask<'_>) -> anyhow::Result<String> {
+        let body = json!({"model": ask.model, "input": ask.text, "conversation": ask.conversation, "background": true});
+        let begun = self.http.post(format!("{url}/v1/responses")).bearer_auth(&self.token).json(&body);
+        let begun: Value = begun.send().await?.error_for_status()?.json().await?;
+        begun["id"].as_str().map(str::to_owned).context("a response has an id")
+    }
+
+    /// The head of a request, for those who write and read the connection themselves.
+    pub fn head(&self, path: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nhost: klatch\r\nauthorization: Bearer {}\r\n\r\n", self.token)
+    }
+
     /// Sends a turn and waits for its end, at most so long.
     pub async fn turn(&self, url: &str, ask: &Ask<'_>, patience: Duration) -> Answer {
         let answered = async {
@@ -162,14 +182,14 @@ impl Api {
         &self,
         url: &str,
         ask: &Ask<'_>,
-        patience: Duration,
+        patience: Patience,
         told: &mut impl Tell,
     ) -> Result<End, Answer> {
         self.follow(self.post(url, ask, true), patience, told).await
     }
 
     /// Reads a stream on behind what was seen of it.
-    pub async fn resume(&self, url: &str, patience: Duration, told: &mut impl Tell) -> Result<End, Answer> {
+    pub async fn resume(&self, url: &str, patience: Patience, told: &mut impl Tell) -> Result<End, Answer> {
         let seen = told.seen();
         let response = seen.response.clone().unwrap_or_default();
         let after = seen.next.checked_sub(1).map(|last| format!("&starting_after={last}")).unwrap_or_default();
@@ -177,8 +197,8 @@ impl Api {
         self.follow(request, patience, told).await
     }
 
-    async fn follow(&self, request: RequestBuilder, patience: Duration, told: &mut impl Tell) -> Result<End, Answer> {
-        let answer = match tokio::time::timeout(patience, request.send()).await {
+    async fn follow(&self, request: RequestBuilder, patience: Patience, told: &mut impl Tell) -> Result<End, Answer> {
+        let answer = match tokio::time::timeout(patience.events, request.send()).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => return Err(Answer::Nothing),
         };
@@ -187,19 +207,20 @@ impl Api {
             return Err(Answer::Refused { status, why: answer.text().await.unwrap_or_default() });
         }
         let mut body = answer.bytes_stream();
-        let mut frames = Frames::default();
+        let (mut frames, mut newest) = (Frames::default(), Instant::now());
         loop {
-            let bytes = match tokio::time::timeout(patience, body.next()).await {
+            let left = patience.events.saturating_sub(newest.elapsed()).min(patience.bytes);
+            let bytes = match tokio::time::timeout(left, body.next()).await {
                 Err(_) => return Ok(End::Silent),
                 Ok(None | Some(Err(_))) => return Ok(End::Cut),
                 Ok(Some(Ok(bytes))) => bytes,
             };
-            told.seen().heard = Some(Instant::now());
             for frame in frames.add(&bytes) {
                 if frame == "[DONE]" {
                     return Ok(End::Done);
                 }
                 if let Ok(event) = serde_json::from_str(&frame) {
+                    newest = Instant::now();
                     told.seen().event(&event);
                     told.changed();
                 }

@@ -13,16 +13,17 @@ use futures::stream::{self, StreamExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::client::{Answer, Api, Ask, End, Seen, Tell, reply_of};
+use crate::client::{Answer, Api, Ask, End, Patience, Seen, Tell, reply_of};
 use crate::cluster::ClusterProcesses;
 use crate::model_server::{CallRecord, ModelServer};
 use crate::random::below;
 
 /// The model of these rounds: what it says follows from what it was asked.
 pub const MODEL: &str = "slow";
-/// A stream through a node that is silent is left, and read on elsewhere. Longer than a takeover, and than the node's own
-/// keep-alive comments are apart.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// A stream through a node that is silent is left, and read on elsewhere: the nodes' comments are one second apart.
+const PATIENT: Patience = Patience { bytes: Duration::from_secs(5), events: Duration::from_secs(60) };
+/// Of clients of the node that dies: it may be there still, and know nothing new.
+const OWN: Patience = Patience { events: Duration::from_secs(5), ..PATIENT };
 /// Of a stream's whole life.
 const ROUND_MAX: Duration = Duration::from_secs(90);
 const CREATED_AT_ONCE: usize = 8;
@@ -74,6 +75,7 @@ struct Told {
     conversation: String,
     text: String,
     through: usize,
+    patience: Patience,
     seen: Seen,
     /// It broke off, and was read on at another node.
     resumed: bool,
@@ -142,7 +144,8 @@ pub async fn round(
         let text = words(&format!("{name}s{n}"), plan.words);
         let (sender, receiver) = watch::channel(0);
         tokens.push(receiver);
-        let told = Told { conversation, text, through, seen: Seen::default(), resumed: false };
+        let patience = if through == victim { OWN } else { PATIENT };
+        let told = Told { conversation, text, through, patience, seen: Seen::default(), resumed: false };
         let others =
             (0..cluster.nodes.len()).filter(|node| *node != victim).map(|node| cluster.nodes[node].url.clone());
         let reading = read(api.clone(), cluster.nodes[through].url.clone(), others.collect(), told, sender);
@@ -197,7 +200,7 @@ async fn read(
 ) -> anyhow::Result<Told> {
     let mut watched = Watched { seen: Seen::default(), tokens };
     let ask = Ask { conversation: &told.conversation, model: MODEL, text: &told.text, key: None };
-    let mut end = api.stream(&url, &ask, SILENCE_MAX, &mut watched).await;
+    let mut end = api.stream(&url, &ask, told.patience, &mut watched).await;
     for n in 0.. {
         match end {
             Ok(End::Done) => break,
@@ -209,7 +212,7 @@ async fn read(
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         told.resumed = true;
-        end = api.resume(&others[n % others.len()], SILENCE_MAX, &mut watched).await;
+        end = api.resume(&others[n % others.len()], told.patience, &mut watched).await;
     }
     told.seen = watched.seen;
     Ok(told)

@@ -9,6 +9,7 @@ pub mod history;
 pub mod measure;
 pub mod model_server;
 pub mod namespaces;
+pub mod one_writer;
 pub mod process;
 pub mod random;
 pub mod redis_server;

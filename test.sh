@@ -49,7 +49,7 @@ lint() {
 
 unit() {
   say "unit and integration tests"
-  debian curl:curl
+  debian curl:curl redis-server:redis-server
   cargo build --locked --workspace
   cargo test --locked --workspace
 }

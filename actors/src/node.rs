@@ -22,9 +22,9 @@ use crate::gateway::decide::Asked;
 use crate::gateway::forward::{self, Behind, NodeLoad, Receiver};
 use crate::gateway::{Arguments as GatewayArguments, GatewayActor, GatewayMessage};
 use crate::limits::Limits;
-use crate::membership::memory::MemoryViews;
 use crate::membership::view::{Member, View};
 use crate::membership::views::Views;
+use crate::membership::views::memory::MemoryViews;
 use crate::membership::{Arguments as MembershipArguments, MembershipActor, MembershipMessage};
 use crate::metrics;
 use crate::peers::{NoPeers, PeerId, Peers, Serve};
@@ -119,6 +119,8 @@ pub struct Handle {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     pub view: View,
+    /// This node is in it.
+    pub joined: bool,
     pub active_conversations: usize,
     pub open_turns: usize,
     pub shards_started: usize,
@@ -209,14 +211,24 @@ impl Node {
 
     /// Gives its shards away: conversations leave as their turns end, and their next messages go to other nodes.
     pub fn leave(&self) {
-        // A membership that is gone has given everything away already.
-        let _ = self.membership.cast(MembershipMessage::Leave);
+        (self.leaver())();
+    }
+
+    /// Does the same when it is called, wherever the node itself is then.
+    pub fn leaver(&self) -> Box<dyn Fn() + Send> {
+        let membership = self.membership.clone();
+        Box::new(move || {
+            // A membership that is gone has given everything away already.
+            let _ = membership.cast(MembershipMessage::Leave);
+        })
     }
 
     /// Takes no new turns, lets the open ones end until `deadline`, and stops. Says how many were still open: they are
     /// in the log, and go on with their next owner.
     pub async fn drain(self, deadline: Duration) -> usize {
         self.leave();
+        // A gateway that is gone begins nothing.
+        let _ = self.handle.gateway.cast(GatewayMessage::Close);
         let all_over = async {
             while self.handle.open_turns() > 0 {
                 tokio::time::sleep(DRAIN_POLL).await;

@@ -20,13 +20,15 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use limits::{LimitOptions, TenantLimits};
-pub use print::{changed, print};
+pub use print::{changed, print, without_password};
 pub use refusal::ConfigRefused;
 pub use retention::RetentionOptions;
 pub use sources::{OPTIONS, Sources, misspelt};
 
 use crate::auth::AuthOptions;
+use crate::peers::ClusterOptions;
 use crate::responders::ResponderOptions;
+use crate::stores::redis::{self, Address, RedisOptions};
 use crate::telemetry::LogOptions;
 
 const DATA_FOLDER: &str = "./klatch-data";
@@ -47,7 +49,9 @@ pub struct Config {
     #[serde(deserialize_with = "address")]
     pub ops_addr: SocketAddr,
     /// Where conversations and accounts are kept: `file:FOLDER` is the embedded store of a single node; `memory:` is
-    /// for tests and forgets them. Keys and the admin socket are in the folder too; of `memory:FOLDER` they are all.
+    /// for tests and forgets them; `redis://[user:password@]HOST:PORT/DB` is a cluster's, as are `rediss://` (TLS),
+    /// `redis+sentinel://HOST:PORT,…/MASTER` and `redis+cluster://HOST:PORT,…`. Keys and the admin socket are in the
+    /// folder too; of `memory:FOLDER` they are all. With Redis the admin socket is in `./klatch-data`.
     pub store: String,
     /// How long a node that is told to stop goes on accepting, so that balancers notice first. Make it longer than
     /// they keep idle connections. By default 0s where http_addr is loopback, since nothing balances there, else 25s.
@@ -62,9 +66,11 @@ pub struct Config {
     /// What answers, by the name that requests give as `model`. `eliza` and `echo` are there unless named here.
     pub responder: Vec<ResponderOptions>,
     pub log: LogOptions,
+    pub cluster: ClusterOptions,
     pub auth: AuthOptions,
     pub limits: LimitOptions,
     pub retention: RetentionOptions,
+    pub redis: RedisOptions,
 }
 
 impl Default for Config {
@@ -79,9 +85,11 @@ impl Default for Config {
             trust_forwarded_for: false,
             responder: Vec::new(),
             log: LogOptions::default(),
+            cluster: ClusterOptions::default(),
             auth: AuthOptions::default(),
             limits: LimitOptions::default(),
             retention: RetentionOptions::default(),
+            redis: RedisOptions::default(),
         }
     }
 }
@@ -92,6 +100,8 @@ pub enum StoreKind {
     File(PathBuf),
     /// The folder holds keys and the admin socket.
     Memory(PathBuf),
+    /// See [`Config::redis_address`].
+    Redis,
 }
 
 impl Config {
@@ -106,6 +116,9 @@ impl Config {
     }
 
     pub fn store_kind(&self) -> Result<StoreKind, ConfigRefused> {
+        if redis::is_redis(&self.store) {
+            return self.redis_address().map(|_| StoreKind::Redis);
+        }
         match self.store.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(StoreKind::File(PathBuf::from(path))),
             Some(("memory", "")) => Ok(StoreKind::Memory(PathBuf::from(DATA_FOLDER))),
@@ -113,17 +126,27 @@ impl Config {
             Some(_) | None => Err(ConfigRefused::new(
                 "store",
                 format!(
-                    "`{}` is not a store of this build: `file:FOLDER` (embedded, one node) and `memory:` (for tests) are",
+                    "`{}` is not a store of this build: `file:FOLDER` (embedded, one node), `redis://HOST:PORT` (a \
+                     cluster's) and `memory:` (for tests) are",
                     print::without_password(&self.store)
                 ),
             )),
         }
     }
 
+    /// None where the store is another.
+    pub fn redis_address(&self) -> Result<Option<Address>, ConfigRefused> {
+        if !redis::is_redis(&self.store) {
+            return Ok(None);
+        }
+        Address::parse(&self.store).map(Some).map_err(|error| ConfigRefused::new("store", error.to_string()))
+    }
+
     /// Where keys, the admin socket and the embedded store are.
     pub fn data_folder(&self) -> Result<PathBuf, ConfigRefused> {
         self.store_kind().map(|kind| match kind {
             StoreKind::File(folder) | StoreKind::Memory(folder) => folder,
+            StoreKind::Redis => PathBuf::from(DATA_FOLDER),
         })
     }
 
@@ -131,6 +154,11 @@ impl Config {
     pub fn has_keys(&self) -> bool {
         let named = !self.auth.signing_keys.is_empty() || self.auth.hs256_secret_file.is_some();
         named || self.data_folder().is_ok_and(|folder| folder.join("keys").is_dir())
+    }
+
+    /// Whether other nodes have the same store, so that there is a cluster.
+    pub fn shares_store(&self) -> bool {
+        self.store.starts_with("redis")
     }
 
     pub fn drain_lag(&self) -> Duration {
@@ -147,9 +175,24 @@ impl Config {
             return Err(ConfigRefused::new("ops_addr", "is http_addr too: the two need a port each"));
         }
         self.log.refuse_contradictions()?;
+        self.cluster.refuse_contradictions(self.shares_store(), self.store.starts_with("file:"))?;
         self.auth.check()?;
         self.limits.refuse_contradictions()?;
-        self.retention.refuse_contradictions()
+        self.retention.refuse_contradictions()?;
+        self.refuse_with_redis()
+    }
+}
+
+impl Config {
+    /// Every node of a cluster must accept what another has signed, so none may make keys of its own.
+    fn refuse_with_redis(&self) -> Result<(), ConfigRefused> {
+        let Some(address) = self.redis_address()? else { return self.redis.refuse_contradictions(None) };
+        if self.auth.signing_keys.is_empty() && self.auth.hs256_secret_file.is_none() {
+            let said = "is empty, and with Redis all nodes must sign with the same keys: name a PEM file, such as one \
+                        of `openssl genpkey -algorithm ed25519`";
+            return Err(ConfigRefused::new("auth.signing_keys", said));
+        }
+        self.redis.refuse_contradictions(Some(&address))
     }
 }
 

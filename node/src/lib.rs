@@ -6,6 +6,7 @@ pub mod config;
 pub mod durations;
 pub mod http;
 pub mod ops;
+pub mod peers;
 pub mod responders;
 pub mod serve;
 pub mod stores;

@@ -105,7 +105,10 @@ async fn metrics(State(ops): State<Ops>) -> impl IntoResponse {
 }
 
 async fn readyz(State(ops): State<Ops>) -> impl IntoResponse {
-    let reasons = match *ops.readiness.borrow() {
+    let readiness = *ops.readiness.borrow();
+    let joined = (ops.status)().await.is_some_and(|status| status.joined);
+    let reasons = match readiness {
+        Readiness::Serving if !joined => vec!["joining: this node is not in the cluster's view"],
         Readiness::Serving => Vec::new(),
         Readiness::Starting => vec!["starting: the public port is not open yet"],
         Readiness::Draining => vec!["draining: this node was told to stop"],
@@ -170,7 +173,7 @@ mod tests {
             node_name: "klatch-0".into(),
             incarnation: 7,
             readiness: watch::channel(readiness).1,
-            status: Arc::new(|| Box::pin(async { Some(Status::default()) })),
+            status: Arc::new(|| Box::pin(async { Some(Status { joined: true, ..Status::default() }) })),
             members: Arc::new(|| Box::pin(async { vec![member()] })),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
         })

@@ -51,6 +51,8 @@ pub struct Parts {
     pub members: MembersSource,
     /// Reads the keys again.
     pub reload: Arc<dyn Fn() + Send + Sync>,
+    /// Gives the shards to other nodes, where there are any; what runs here goes on.
+    pub leave: Box<dyn Fn() + Send>,
     /// Puts the conversations away within the time; what is unfinished then is left to whoever owns it next.
     pub hand_off: HandOff,
     pub flush: Flush,
@@ -60,10 +62,12 @@ pub struct Parts {
     pub without_accounts: bool,
 }
 
-/// Both ports, reserved before anything is opened or changed: that another program has one is found first.
+/// All ports, reserved before anything is opened or changed: that another program has one is found first.
 struct Listeners {
     http: TcpListener,
     ops: TcpListener,
+    /// None: this node is alone.
+    cluster: Option<TcpListener>,
 }
 
 /// Runs the node until it is told to stop. Answers the program's exit code.
@@ -80,10 +84,10 @@ pub async fn run(config: Config, invocation: Invocation) -> anyhow::Result<u8> {
         "starting"
     );
     open_files::raise(config.limits.connections);
-    let listeners = listen(&config).await?;
+    let mut listeners = listen(&config).await?;
     let mut signals = Signals::watch()?;
     let parts = tokio::select! {
-        parts = assemble::assemble(&config, incarnation) => parts?,
+        parts = assemble::assemble(&config, incarnation, listeners.cluster.take()) => parts?,
         () = signals.stop(|| ()) => {
             tracing::info!("stopped before it served");
             return Ok(0);
@@ -102,6 +106,10 @@ async fn listen(config: &Config) -> anyhow::Result<Listeners> {
     Ok(Listeners {
         http: reserve("http_addr", config.http_addr).await?,
         ops: reserve("ops_addr", config.ops_addr).await?,
+        cluster: match config.cluster.addr(config.shares_store()) {
+            Some(address) => Some(reserve("cluster.addr", address).await?),
+            None => None,
+        },
     })
 }
 
@@ -124,6 +132,7 @@ struct Node {
     ops: Port,
     readiness: watch::Sender<Readiness>,
     reload: Arc<dyn Fn() + Send + Sync>,
+    leave: Box<dyn Fn() + Send>,
     hand_off: Option<HandOff>,
     flush: Option<Flush>,
     fault: Option<BoxFuture<'static, ()>>,
@@ -160,6 +169,7 @@ impl Node {
             ops,
             readiness,
             reload: parts.reload,
+            leave: parts.leave,
             hand_off: Some(parts.hand_off),
             flush: Some(parts.flush),
             fault: Some(parts.fault),
@@ -212,6 +222,7 @@ impl Node {
     fn leave_balancers(&self) {
         self.readiness.send_replace(Readiness::Draining);
         metrics::gauge!(telemetry::DRAINING).set(1.0);
+        (self.leave)();
         self.http.close_connections_with_their_answers();
     }
 

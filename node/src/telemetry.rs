@@ -10,6 +10,7 @@ use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -34,7 +35,10 @@ pub enum LogFormat {
 impl Default for LogOptions {
     /// ractor tells of each actor that starts and stops, and a conversation is one; fjall of each file of the store.
     fn default() -> Self {
-        Self { format: LogFormat::Human, level: "info,ractor=warn,fjall=warn,lsm_tree=warn".to_owned() }
+        Self {
+            format: LogFormat::Human,
+            level: "info,ractor=warn,ractor_cluster=info,fjall=warn,lsm_tree=warn".to_owned(),
+        }
     }
 }
 
@@ -53,7 +57,7 @@ impl LogOptions {
 
 /// Logs from here on, panics included: a panic costs one connection or one turn, and someone should look.
 pub fn start_logs(options: &LogOptions) -> anyhow::Result<()> {
-    let registry = tracing_subscriber::registry().with(options.filter()?);
+    let registry = tracing_subscriber::registry().with(options.filter()?).with(filter_fn(shows_no_payload));
     match options.format {
         LogFormat::Human => {
             let layer = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
@@ -67,6 +71,12 @@ pub fn start_logs(options: &LogOptions) -> anyhow::Result<()> {
     .context("cannot start logging")?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// At debug ractor_cluster prints what nodes say to one another, and that is what people say: whatever is configured, not
+/// here.
+fn shows_no_payload(event: &tracing::Metadata<'_>) -> bool {
+    *event.level() <= tracing::Level::INFO || !event.target().starts_with("ractor_cluster")
 }
 
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {

@@ -5,6 +5,7 @@
 
 pub mod envelope;
 pub mod event;
+pub mod frame;
 pub mod ids;
 pub mod item;
 pub mod state;

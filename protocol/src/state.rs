@@ -267,13 +267,14 @@ impl State {
         self.use_key(created.key, at_ms, Did::Created);
     }
 
-    /// Leaves what keeps a deleted conversation deleted, and what its children share.
+    /// Leaves what keeps a deleted conversation deleted, its place in the list, and what its children share.
     fn delete(&mut self) {
         let mut was = std::mem::take(self);
         was.items.split_off(&was.shared_before);
         was.hidden.split_off(&was.shared_before);
         *self = Self {
             deleted: true,
+            created_at_ms: was.created_at_ms,
             parent: was.parent,
             items: was.items,
             hidden: was.hidden,

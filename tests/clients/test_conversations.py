@@ -48,6 +48,14 @@ def test_a_deleted_conversation_is_gone_with_its_items(ann):
         ann.conversations.items.retrieve(item.id, conversation_id=made.id)
 
 
+def test_a_list_goes_on_behind_a_conversation_that_is_gone(ann, http):
+    mark = uuid.uuid4().hex
+    made = [ann.conversations.create(metadata={"mark": mark}).id for _ in range(3)]
+    ann.conversations.delete(made[1])
+    answer = http.get("/conversations", params={"metadata[mark]": mark, "order": "asc", "after": made[1]})
+    assert [each["id"] for each in answer.json()["data"]] == made[2:]
+
+
 def test_conversations_are_listed_by_page_and_by_metadata(ann, http):
     mark = uuid.uuid4().hex
     made = [ann.conversations.create(metadata={"mark": mark, "n": str(n)}).id for n in range(3)]

@@ -356,7 +356,7 @@ async fn on_record(
     model: &ModelServer,
     load: &Load,
 ) -> anyhow::Result<()> {
-    let store = stores::open(&cluster.redis.url()).await?.store;
+    let store = stores::open(&cluster.redis.url(), &Default::default()).await?.store;
     let reader = Reader::new(store);
     let calls = model.calls();
     for (conversation, id) in load.conversations.iter().enumerate() {

@@ -75,6 +75,8 @@ pub enum Input<R> {
         said: Vec<Said>,
     },
     BatchDue,
+    /// A turn in the queue may have waited for longer than its client would.
+    QueueDue,
     /// It is time to show that the owner of the running turn is at work.
     SignDue,
     Appended,
@@ -137,6 +139,7 @@ pub enum Effect<R> {
     Release(usize),
     WakeForBatch(Duration),
     WakeForSign(Duration),
+    WakeForQueue(Duration),
     Reply(R, Result<Answer, Refusal>),
     /// The turn is finished and no longer in memory: read it and answer.
     ReadTurn {
@@ -388,6 +391,7 @@ impl<R> Conversation<R> {
             | Input::AnsweredAtOnce { .. }
             | Input::BatchDue
             | Input::SignDue
+            | Input::QueueDue
             | Input::Appended
             | Input::NotAppended(_)
             | Input::EndRead(_)
@@ -491,6 +495,7 @@ impl<R> Serving<R> {
             Input::AnsweredAtOnce { turn, said } => self.answered_at_once(now_ms, turn, said),
             Input::BatchDue => self.batch_due(),
             Input::SignDue => self.sign_due(now_ms),
+            Input::QueueDue => self.queue_due(now_ms),
             Input::Appended => self.appended(),
             Input::NotAppended(error) => self.not_appended(error),
             Input::EndRead(end) => self.end_read(end),

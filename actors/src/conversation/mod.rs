@@ -240,10 +240,13 @@ impl State {
                 }
             }
             Effect::WakeForBatch(after) => {
-                self.tasks.spawn(tasks::watched(myself.clone(), tasks::wake_for_batch(myself, after)));
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::wake_for(myself, after, || Input::BatchDue)));
             }
             Effect::WakeForSign(after) => {
-                self.tasks.spawn(tasks::watched(myself.clone(), tasks::wake_for_sign(myself, after)));
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::wake_for(myself, after, || Input::SignDue)));
+            }
+            Effect::WakeForQueue(after) => {
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::wake_for(myself, after, || Input::QueueDue)));
             }
             // Who asked may have gone away; that undoes nothing.
             Effect::Reply(reply, answer) => drop(reply.send(answer)),

@@ -1,5 +1,7 @@
 //! From a request to events: who may, what it means, and what is said once it is durable. Pure.
 
+use std::time::Duration;
+
 use klatch_protocol::event::{Accepted, Created, Event, KeyUse, Parent};
 use klatch_protocol::state::Did;
 use klatch_protocol::turn::Incomplete;
@@ -155,7 +157,13 @@ impl<R> Serving<R> {
             parameters: submit.parameters,
             at_ms,
         };
+        let start_by_ms = accepted.parameters.start_by_ms.filter(|_| !self.state.open.is_empty());
         self.stage(now_ms, Event::TurnAccepted(Box::new(accepted)));
+        if let Some(start_by_ms) = start_by_ms {
+            // Behind the last moment, so that it is over by then.
+            let after_ms = start_by_ms.saturating_sub(now_ms) + 1;
+            self.out.push(Effect::WakeForQueue(Duration::from_millis(after_ms)));
+        }
         self.shown.insert(turn, Mark::default());
         if let Some(reply) = reply {
             match submit.wait {

@@ -35,18 +35,25 @@ impl<R> Serving<R> {
         }
     }
 
+    /// Ends the turns in the queue that waited for longer than their clients would.
+    pub(super) fn queue_due(&mut self, now_ms: u64) {
+        let late = |turn: &&Turn| turn.attempts.is_empty() && is_late(turn, now_ms);
+        let late: Vec<u64> = self.state.open.iter().filter(late).map(|turn| turn.accepted.turn).collect();
+        for turn in late {
+            self.end(now_ms, turn, failed(WAITED_TOO_LONG), None);
+        }
+    }
+
     /// Why the turn cannot be begun, if so.
     fn hopeless(&self, now_ms: u64, turn: &Turn) -> Option<Outcome> {
-        let failed = |message: &str| Outcome::Failed { code: "server_error".into(), message: message.into() };
         let this_life = turn.attempts.iter().filter(|attempt| attempt.incarnation == self.fixed.incarnation).count();
-        let too_late = turn.attempts.is_empty()
-            && turn.accepted.parameters.start_by_ms.is_some_and(|start_by_ms| now_ms > start_by_ms);
+        let too_late = turn.attempts.is_empty() && is_late(turn, now_ms);
         // A store that failed makes attempts too, and is not the turn's fault.
         let crashed = self.fixed.crashes >= CRASHES_MAX && this_life >= CRASHES_MAX as usize;
         if crashed || turn.attempts.len() >= ATTEMPTS_MAX {
             Some(failed("the turn crashed its conversation more than once"))
         } else if too_late {
-            Some(failed("the turn waited in the queue for longer than its client would"))
+            Some(failed(WAITED_TOO_LONG))
         } else if self.traits(&turn.accepted.parameters.model).is_none() {
             Some(failed("the model of this turn is not configured any more"))
         } else {
@@ -310,6 +317,16 @@ impl<R> Serving<R> {
             self.stage(now_ms, Event::Delta { turn, pieces });
         }
     }
+}
+
+const WAITED_TOO_LONG: &str = "the turn waited in the queue for longer than its client would";
+
+fn is_late(turn: &Turn, now_ms: u64) -> bool {
+    turn.accepted.parameters.start_by_ms.is_some_and(|start_by_ms| now_ms > start_by_ms)
+}
+
+fn failed(message: &str) -> Outcome {
+    Outcome::Failed { code: "server_error".into(), message: message.into() }
 }
 
 /// A turn's end as the metrics name it.

@@ -253,14 +253,9 @@ fn unfinished() -> ResponderError {
     ResponderError { code: "server_error".into(), message: "the responder stopped in the middle of its reply".into() }
 }
 
-pub(super) async fn wake_for_batch(myself: Me, after: Duration) {
+pub(super) async fn wake_for(myself: Me, after: Duration, input: impl FnOnce() -> Input<Reply>) {
     tokio::time::sleep(after).await;
-    report(&myself, Input::BatchDue);
-}
-
-pub(super) async fn wake_for_sign(myself: Me, after: Duration) {
-    tokio::time::sleep(after).await;
-    report(&myself, Input::SignDue);
+    report(&myself, input());
 }
 
 pub(super) async fn read_turn(reader: Reader, conversation: ConversationId, turn: u64, replayed: bool, reply: Reply) {

@@ -111,6 +111,7 @@ impl World {
             "answer" => Input::AnsweredAtOnce { turn: number(1), said: vec![Said::Text(words[2].to_owned())] },
             "batch" => Input::BatchDue,
             "sign" => Input::SignDue,
+            "queue" => Input::QueueDue,
             "free" => Input::Looked(Look::Free { open: option("open").is_some() }),
             "absent" => Input::Looked(Look::Absent),
             "elsewhere" => Input::Looked(Look::Elsewhere(PeerId { name: "b".into(), incarnation: 1 })),
@@ -245,6 +246,7 @@ fn submit<'a>(words: &[&str], option: impl Fn(&str) -> Option<&'a str>) -> Submi
 fn show(effect: &Effect<String>) -> String {
     match effect {
         Effect::Claim => "claim".into(),
+        Effect::WakeForQueue(after) => format!("look at the queue in {}", after.as_millis()),
         Effect::WakeForSign(after) => format!("sign after {} s", after.as_secs()),
         Effect::Append { entry, rows } => {
             let events: Vec<String> = entry.events.iter().map(show_event).collect();
@@ -735,12 +737,14 @@ fn a_turn_that_waited_too_long_is_not_begun() {
          create a                           -> index append 1-0 claimed+created
          saved                              -> a: conversation
          submit b slow one                  -> open append 1-1 accepted0+attempt0#1
-         submit c slow two start-by=1500    ->
+         submit c slow two start-by=1500    -> look at the queue in 501
          saved                              -> call 0#1, append 1-2 accepted1
          saved                              ->
-         wait 600
-         end 0                              -> append 1-3 completed0+failed1
-         saved                              -> b: turn 0 completed \"\", c: turn 1 failed \"\"",
+         wait 501
+         queue                              -> append 1-3 failed1
+         saved                              -> c: turn 1 failed \"\"
+         end 0                              -> append 1-4 completed0
+         saved                              -> b: turn 0 completed \"\"",
     );
 }
 

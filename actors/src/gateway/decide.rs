@@ -38,6 +38,8 @@ pub enum Input<R> {
     View(View),
     /// This life of the node is over: nothing here is owned any more.
     DropAll,
+    /// The node is about to end: nothing new begins here.
+    Close,
     /// Now and then: who was idle for too long goes, and all who can while the node gives everything away.
     Tick,
 }
@@ -75,13 +77,14 @@ pub struct Gateway {
     active_max: usize,
     idle_after_ms: u64,
     view: View,
+    closed: bool,
     /// When each was last asked for anything.
     residents: LruCache<ConversationId, u64>,
 }
 
 impl Gateway {
     pub fn new(me: PeerId, active_max: usize, idle_after_ms: u64) -> Self {
-        Self { me, active_max, idle_after_ms, view: View::default(), residents: LruCache::unbounded() }
+        Self { me, active_max, idle_after_ms, view: View::default(), closed: false, residents: LruCache::unbounded() }
     }
 
     pub fn residents(&self) -> usize {
@@ -92,8 +95,12 @@ impl Gateway {
         &self.view
     }
 
+    pub fn is_member(&self) -> bool {
+        self.view.has(&self.me)
+    }
+
     pub fn is_leaving(&self) -> bool {
-        self.view.status(&self.me) == Some(MemberStatus::Leaving)
+        self.closed || self.view.status(&self.me) == Some(MemberStatus::Leaving)
     }
 
     /// The node has another incarnation from now on.
@@ -120,6 +127,10 @@ impl Gateway {
                 self.residents.clear();
                 vec![Effect::StopShards]
             }
+            Input::Close => {
+                self.closed = true;
+                Vec::new()
+            }
             Input::Tick => self.passivate(now_ms),
         }
     }
@@ -141,7 +152,7 @@ impl Gateway {
             }];
         }
         // A node that is in no view owns nothing, whoever thinks so.
-        if !self.view.has(&self.me) {
+        if !self.is_member() || (self.closed && !finishing) {
             return vec![Effect::Refuse(asked.reply, Refusal::Moved)];
         }
         if !known && self.residents.len() >= self.active_max + OVER_THE_LIMIT {
@@ -284,10 +295,10 @@ mod tests {
     }
 
     #[test]
-    fn a_leaving_node_refuses_turns_and_still_shows_what_runs() {
+    fn a_node_about_to_end_refuses_turns_and_still_shows_what_runs() {
         let mut gateway = gateway(10);
         ask(&mut gateway, 0, 1);
-        with_status(&mut gateway, MemberStatus::Leaving);
+        gateway.decide::<()>(0, Input::Close);
         let refused = |effects: Vec<Effect<()>>| effects == [Effect::Refuse(Some(()), Refusal::Moved)];
         assert!(refused(gateway.decide(1, wake(id(1)))));
         let caller = crate::request::Caller { tenant: "t".into(), subject: "s".into() };

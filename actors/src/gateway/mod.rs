@@ -35,6 +35,8 @@ pub enum GatewayMessage {
     View(View),
     /// This node has another incarnation, and owns nothing.
     DropAll,
+    /// The node is about to end: nothing new begins here.
+    Close,
     /// Nothing may run here any more: what is unfinished is the next owner's.
     StopAll(RpcReplyPort<()>),
     Tick,
@@ -95,6 +97,7 @@ impl Actor for GatewayActor {
                 state.core.reborn(state.arguments.surroundings.me());
                 Input::DropAll
             }
+            GatewayMessage::Close => Input::Close,
             GatewayMessage::StopAll(reply) => {
                 state.stop_shards();
                 // Who asked may have gone away.
@@ -177,6 +180,7 @@ impl State {
     fn status(&self) -> Status {
         Status {
             view: self.core.view().clone(),
+            joined: self.core.is_member(),
             active_conversations: self.core.residents(),
             open_turns: self.arguments.surroundings.load.open_turns(),
             shards_started: self.shards.len(),

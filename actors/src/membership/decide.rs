@@ -282,3 +282,233 @@ impl Membership {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Node `a` among others: each line is what happens, an arrow, and what follows. `at MS` sets the clock.
+    fn check(script: &str) {
+        let row = Row { incarnation: 1, address: "a:1".into(), status: MemberStatus::Joining, format: 1 };
+        let mut membership = Membership::new("a".into(), row);
+        let mut now_ms = 0;
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (input, expected) = line.split_once("->").unwrap_or((line, ""));
+            let words: Vec<&str> = input.split_whitespace().collect();
+            if words[0] == "at" {
+                now_ms = words[1].parse().expect("ms");
+                continue;
+            }
+            let said: Vec<String> = membership.decide(now_ms, parse(&words)).iter().map(show).collect();
+            assert_eq!(said.join(", "), expected.trim(), "after {:?} of:{script}", input.trim());
+        }
+    }
+
+    fn parse(words: &[&str]) -> Input {
+        let number = |place: usize| words[place].parse::<u64>().expect("a number");
+        match words[0] {
+            "tick" => Input::Tick,
+            "joined" => Input::Joined(true),
+            "refused" => Input::Joined(false),
+            "up" => Input::Up,
+            "leave" => Input::Leave,
+            "behind" => Input::Behind(number(1)),
+            "failed" => Input::Failed,
+            "buried" => Input::Buried(true),
+            "forgotten" => Input::Beaten(None),
+            // beaten NUMBER GENERATION name=counter …
+            "beaten" => {
+                let counter = |pair: &&str| {
+                    let (name, counter) = pair.split_once('=').expect("a name and a counter");
+                    (name.to_owned(), counter.parse().expect("a counter"))
+                };
+                let counters = words[3..].iter().map(counter).collect();
+                Input::Beaten(Some(Beat { number: number(1), generation: number(2), counters }))
+            }
+            // read NUMBER name.incarnation=status …
+            "read" => Input::Read(ViewTable {
+                number: number(1),
+                rows: words[2..].iter().map(|row| parse_row(row)).collect(),
+            }),
+            "knocked" => Input::Probed { name: words[1].into(), incarnation: 1, refused: words[2] == "refused" },
+            other => panic!("there is no input {other:?}"),
+        }
+    }
+
+    fn parse_row(word: &str) -> (String, Row) {
+        let (who, status) = word.split_once('=').expect("a row has a status");
+        let (name, incarnation) = who.split_once('.').expect("a row has an incarnation");
+        let status = match status {
+            "joining" => MemberStatus::Joining,
+            "up" => MemberStatus::Up,
+            _ => MemberStatus::Leaving,
+        };
+        let incarnation = incarnation.parse().expect("a number");
+        (name.to_owned(), Row { incarnation, address: format!("{name}:1"), status, format: 1 })
+    }
+
+    fn show(effect: &Effect) -> String {
+        let row = |row: &Row| format!("{} {:?}", row.incarnation, row.status).to_lowercase();
+        match effect {
+            Effect::Join(mine) => format!("join {}", row(mine)),
+            Effect::Set(mine) => format!("set {}", row(mine)),
+            Effect::Beat => "beat".into(),
+            Effect::Read => "read".into(),
+            Effect::Probe(peer) => format!("knock {}", peer.id),
+            Effect::Bury { name, incarnation, counter, number } => {
+                format!("bury {name}.{incarnation} at {counter} in {number}")
+            }
+            Effect::Tell(view) => {
+                format!(
+                    "tell {} {}",
+                    view.number,
+                    view.members.keys().map(|name| &**name).collect::<Vec<_>>().join("+")
+                )
+            }
+            Effect::Drop => "drop".into(),
+            Effect::End => "end".into(),
+        }
+    }
+
+    #[test]
+    fn a_node_joins_is_up_and_leaves() {
+        check(
+            "tick                              -> join 1 joining
+             up                                ->
+             joined                            -> read
+             read 1 a.1=joining                -> tell 1 a
+             tick                              -> set 1 up
+             joined                            -> read
+             read 2 a.1=up                     -> tell 2 a
+             tick                              -> beat
+             beaten 2 1 a=1                    ->
+             leave                             -> set 1 leaving
+             joined                            -> read
+             read 3 a.1=leaving                -> tell 3 a
+             up                                ->",
+        );
+    }
+
+    const TOGETHER: &str = "tick -> join 1 joining
+             joined                            -> read
+             read 1 a.1=joining b.1=up         -> tell 1 a+b
+             up                                -> set 1 up
+             joined                            -> read
+             read 2 a.1=up b.1=up              -> tell 2 a+b\n";
+
+    #[test]
+    fn who_stands_still_for_three_seconds_is_buried() {
+        check(&format!(
+            "{TOGETHER}
+             at 0
+             tick                              -> beat
+             beaten 2 1 a=1 b=7                ->
+             at 2900
+             tick                              -> beat
+             beaten 2 1 a=2 b=7                -> knock b.1
+             knocked b silent                  ->
+             at 3000
+             tick                              -> beat
+             beaten 2 1 a=3 b=7                -> bury b.1 at 7 in 2
+             buried                            -> read
+             read 3 a.1=up                     -> tell 3 a",
+        ));
+    }
+
+    #[test]
+    fn one_second_is_enough_where_the_port_refuses() {
+        check(&format!(
+            "{TOGETHER}
+             at 0
+             tick                              -> beat
+             beaten 2 1 a=1 b=7                ->
+             at 1000
+             tick                              -> beat
+             beaten 2 1 a=2 b=7                -> knock b.1
+             tick                              -> beat
+             beaten 2 1 a=3 b=7                ->
+             knocked b refused                 -> bury b.1 at 7 in 2",
+        ));
+    }
+
+    #[test]
+    fn who_went_on_meanwhile_is_not_accused() {
+        check(&format!(
+            "{TOGETHER}
+             at 0
+             tick                              -> beat
+             beaten 2 1 a=1 b=7                ->
+             at 1000
+             tick                              -> beat
+             beaten 2 1 a=2 b=7                -> knock b.1
+             tick                              -> beat
+             beaten 2 1 a=3 b=8                ->
+             knocked b refused                 ->",
+        ));
+    }
+
+    #[test]
+    fn a_table_that_was_away_kills_nobody() {
+        check(&format!(
+            "{TOGETHER}
+             at 0
+             tick                              -> beat
+             beaten 2 1 a=1 b=7                ->
+             tick                              -> beat
+             failed                            ->
+             at 9000
+             tick                              -> beat
+             beaten 2 1 a=2 b=7                ->
+             at 11900
+             tick                              -> beat
+             beaten 2 1 a=3 b=7                -> knock b.1
+             at 12000
+             tick                              -> beat
+             beaten 2 1 a=4 b=7                -> bury b.1 at 7 in 2",
+        ));
+    }
+
+    #[test]
+    fn counters_behind_another_connection_are_not_compared() {
+        check(&format!(
+            "{TOGETHER}
+             at 0
+             tick                              -> beat
+             beaten 2 1 a=1 b=7                ->
+             at 3000
+             tick                              -> beat
+             beaten 2 2 a=2 b=7                ->
+             at 5900
+             tick                              -> beat
+             beaten 2 2 a=3 b=7                -> knock b.1",
+        ));
+    }
+
+    #[test]
+    fn who_finds_itself_dead_drops_everything_and_joins_as_a_later_life() {
+        check(&format!(
+            "{TOGETHER}
+             tick                              -> beat
+             forgotten                         -> tell 2 , drop, join 2 up
+             joined                            -> read
+             read 4 a.2=up b.1=up              -> tell 4 a+b",
+        ));
+    }
+
+    #[test]
+    fn an_older_process_of_the_same_name_ends() {
+        check("tick -> join 1 joining\nrefused -> end");
+        check(&format!("{TOGETHER} behind 3 -> read\nread 3 a.2=up b.1=up -> end"));
+    }
+
+    #[test]
+    fn a_newer_view_is_read_as_soon_as_anybody_tells_of_it() {
+        check(&format!(
+            "{TOGETHER}
+             behind 2                          ->
+             behind 5                          -> read
+             behind 6                          ->
+             read 5 a.1=up b.1=up c.1=up       -> tell 5 a+b+c",
+        ));
+    }
+}

@@ -5,7 +5,6 @@
 //! their logs. With a store of its own a node is alone in a table of its own.
 
 pub mod decide;
-pub mod memory;
 pub mod view;
 pub mod views;
 

@@ -34,12 +34,16 @@ impl View {
         Self { number: table.number, members: table.rows.iter().map(member).collect() }
     }
 
-    /// Who should own the shard: by rendezvous hashing, so that a change of members moves only what it must. None where
-    /// no node is up.
+    /// Who should own the shard: by rendezvous hashing, so that a change of members moves only what it must. While no
+    /// node is up, one that gives everything away: there is nobody to give it to. None where there is none either.
     pub fn owner(&self, shard: Shard) -> Option<PeerId> {
-        let up = self.members.iter().filter(|(_, member)| member.status == MemberStatus::Up);
+        self.owner_of(shard, MemberStatus::Up).or_else(|| self.owner_of(shard, MemberStatus::Leaving))
+    }
+
+    fn owner_of(&self, shard: Shard, status: MemberStatus) -> Option<PeerId> {
+        let able = self.members.iter().filter(|(_, member)| member.status == status);
         let (name, member) =
-            up.max_by_key(|(name, _)| (xxh3_64_with_seed(name.as_bytes(), u64::from(shard.0)), *name))?;
+            able.max_by_key(|(name, _)| (xxh3_64_with_seed(name.as_bytes(), u64::from(shard.0)), *name))?;
         Some(PeerId { name: name.clone(), incarnation: member.incarnation })
     }
 
@@ -102,11 +106,19 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_or_is_not_there_yet_owns_nothing() {
+    fn who_leaves_or_is_not_there_yet_owns_nothing_while_anybody_is_up() {
+        let owned_by_a = |view: &View| {
+            (0..SHARDS).filter(|shard| view.owner(Shard(*shard)).is_some_and(|owner| &*owner.name == "a")).count()
+        };
         for status in [MemberStatus::Joining, MemberStatus::Leaving] {
-            let mut view = view(&["a"]);
+            let mut view = view(&["a", "b"]);
             view.members.get_mut("a").expect("it is there").status = status;
-            assert_eq!(view.owner(Shard(0)), None);
+            assert_eq!(owned_by_a(&view), 0);
         }
+        let mut alone = view(&["a"]);
+        alone.members.get_mut("a").expect("it is there").status = MemberStatus::Leaving;
+        assert_eq!(owned_by_a(&alone), usize::from(SHARDS), "there is nobody to give it to");
+        alone.members.get_mut("a").expect("it is there").status = MemberStatus::Joining;
+        assert_eq!(owned_by_a(&alone), 0);
     }
 }

@@ -1,7 +1,11 @@
-//! The boundary to where the view is kept: one numbered table for the whole cluster. Redis in production, memory in
-//! tests; a node with a store of its own has none, and is alone.
+//! The boundary to where the view is kept: one numbered table for the whole cluster. Redis in production, memory for a
+//! node that is alone with its store, and in tests.
 //!
 //! Nothing here decides who is dead: [`super::decide`] does.
+
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
+pub mod memory;
 
 use std::collections::BTreeMap;
 

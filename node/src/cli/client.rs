@@ -95,9 +95,10 @@ impl ApiClient {
         self.once(call).await.map(EventReader::new)
     }
 
-    /// Repeats under the same key while that may help, for at most [`backoff::GIVE_UP_AFTER`].
+    /// Repeats under the same key while that may help, for at most [`backoff::GIVE_UP_AFTER`]. Says so once on stderr: a
+    /// person who sees nothing for a minute takes the program for dead.
     pub async fn patiently<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Failure> {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut told) = (Backoff::default(), false);
         loop {
             let failure = match self.json(call).await {
                 Ok(answer) => return Ok(answer),
@@ -105,7 +106,12 @@ impl ApiClient {
             };
             let wait = failure.repeat_after().and_then(|asked| backoff.next(Instant::now(), asked));
             match wait {
-                Some(wait) => tokio::time::sleep(wait).await,
+                Some(wait) => {
+                    if !std::mem::replace(&mut told, true) {
+                        eprintln!("{failure}; trying again for up to {} s", backoff::GIVE_UP_AFTER.as_secs());
+                    }
+                    tokio::time::sleep(wait).await;
+                }
                 None => return Err(failure),
             }
         }

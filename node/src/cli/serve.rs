@@ -39,6 +39,27 @@ pub(super) struct ServeArgs {
     /// A level, or directives such as info,klatch=debug [default: info, libraries less]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// Where other nodes connect [default: 127.0.0.1:7946 with Redis, else none]
+    #[arg(long, value_name = "IP:PORT")]
+    cluster_addr: Option<String>,
+    /// What other nodes are told to connect to [default: the cluster address]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    advertise: Option<String>,
+    /// The secret that all nodes share; itself it is only a variable, KLATCH_CLUSTER_SECRET
+    #[arg(long, value_name = "FILE")]
+    cluster_secret_file: Option<String>,
+    /// This node's certificate for TLS with other nodes, in PEM
+    #[arg(long, value_name = "FILE")]
+    cluster_cert: Option<String>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE")]
+    cluster_key: Option<String>,
+    /// The CA of all nodes' certificates, in PEM
+    #[arg(long, value_name = "FILE")]
+    cluster_ca: Option<String>,
+    /// Let nodes talk without TLS beyond this host
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    cluster_plain: Option<String>,
     /// Say what would go wrong, and exit: 0 nothing, 1 something, 2 the configuration is refused
     #[arg(long)]
     check: bool,
@@ -53,7 +74,7 @@ pub(super) struct NodeArgs {
     /// Configuration of the node, in TOML
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Where the node keeps its data: file:FOLDER, or memory:FOLDER for tests [default: file:./klatch-data]
+    /// Where the node keeps its data: file:FOLDER, redis://HOST:PORT, or memory:FOLDER for tests [default: file:./klatch-data]
     #[arg(long, value_name = "STORE")]
     pub(super) store: Option<String>,
 }
@@ -78,7 +99,7 @@ impl NodeArgs {
 
     fn as_typed(&self) -> String {
         let config = self.config.iter().map(|path| format!(" --config {}", path.display()));
-        let store = self.store.iter().map(|store| format!(" --store {store}"));
+        let store = self.store.iter().map(|store| format!(" --store {}", config::without_password(store)));
         config.chain(store).collect()
     }
 }
@@ -95,7 +116,7 @@ impl ServeArgs {
                 print!("{}", config::print(&config));
                 Ok(ExitCode::SUCCESS)
             }
-            (false, true) => Ok(report(&config::check::check(&config)?)),
+            (false, true) => Ok(report(&config::check::check(&config).await?)),
             (false, false) => serve::run(config, self.invocation()).await.map(ExitCode::from),
         }
     }
@@ -110,6 +131,13 @@ impl ServeArgs {
             ("drain-timeout", &self.drain_timeout),
             ("log-format", &self.log_format),
             ("log-level", &self.log_level),
+            ("cluster-addr", &self.cluster_addr),
+            ("advertise", &self.advertise),
+            ("cluster-secret-file", &self.cluster_secret_file),
+            ("cluster-cert", &self.cluster_cert),
+            ("cluster-key", &self.cluster_key),
+            ("cluster-ca", &self.cluster_ca),
+            ("cluster-plain", &self.cluster_plain),
         ];
         options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect()
     }

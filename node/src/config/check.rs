@@ -1,5 +1,5 @@
-//! `klatch serve --check`: what would go wrong at start, found without starting. Opens ports and touches a file in the
-//! data folder, and leaves both as they were.
+//! `klatch serve --check`: what would go wrong at start, found without starting. Opens ports, connects to Redis and
+//! touches a file in the data folder, and leaves all as they were.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -9,18 +9,24 @@ use std::sync::Arc;
 
 use super::{Config, ConfigRefused};
 use crate::auth::{Auth, admin};
+use crate::peers::tls::Tls;
 use crate::responders;
 use crate::stores::memory_records::MemoryRecords;
+use crate::stores::redis;
 
 /// One sentence per problem; none where the node would start. A configuration that is refused is no problem but an
 /// error.
-pub fn check(config: &Config) -> Result<Vec<String>, ConfigRefused> {
+pub async fn check(config: &Config) -> Result<Vec<String>, ConfigRefused> {
     let ports = [("http_addr", config.http_addr), ("ops_addr", config.ops_addr)];
     let mut problems: Vec<String> = ports.iter().filter_map(|(key, address)| port(key, *address)).collect();
     let folder = config.data_folder()?;
     problems.extend(data_folder(&folder));
+    problems.extend(cluster(config)?);
     if running(&folder) {
         problems.push(format!("store: a node is running with {} already", folder.display()));
+    }
+    if let Some(address) = config.redis_address()? {
+        problems.extend(redis::problems(&address, &config.redis).await);
     }
     responders::build(&config.responder)?;
     keys(config, &folder)?;
@@ -36,6 +42,15 @@ fn keys(config: &Config, folder: &Path) -> Result<(), ConfigRefused> {
     Ok(Auth::open(&config.auth, nobody, Some(folder)).map(drop)?)
 }
 
+/// The port, the secret and the certificates with which nodes meet.
+fn cluster(config: &Config) -> Result<Vec<String>, ConfigRefused> {
+    let Some(address) = config.cluster.addr(config.shares_store()) else { return Ok(Vec::new()) };
+    config.cluster.read_secret()?;
+    let certificates = config.cluster.tls().map(Tls::open).transpose();
+    let certificates = certificates.err().map(|error| format!("{}: {error}", error.option));
+    Ok(port("cluster.addr", address).into_iter().chain(certificates).collect())
+}
+
 /// A socket that a dead node left behind takes no connections.
 fn running(folder: &Path) -> bool {
     UnixStream::connect(folder.join(admin::SOCKET)).is_ok()
@@ -47,7 +62,7 @@ fn port(key: &str, address: SocketAddr) -> Option<String> {
 
 /// Said by `--check` and at start alike.
 pub fn cannot_listen(key: &str, address: SocketAddr, error: &std::io::Error) -> String {
-    let option = key.replace('_', "-");
+    let option = key.replace(['_', '.'], "-");
     match error.kind() {
         std::io::ErrorKind::AddrInUse => format!("{key}: {address} is in use already; --{option} sets another"),
         std::io::ErrorKind::PermissionDenied => {

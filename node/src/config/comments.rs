@@ -22,10 +22,12 @@ const SECTIONS: &[Section] = &[
         source: include_str!("../responders/openai/mod.rs"),
     },
     Section { path: "log", structure: "LogOptions", source: include_str!("../telemetry.rs") },
+    Section { path: "cluster", structure: "ClusterOptions", source: include_str!("../peers/options.rs") },
     Section { path: "auth", structure: "AuthOptions", source: include_str!("../auth/options.rs") },
     Section { path: "limits", structure: "LimitOptions", source: LIMITS },
     Section { path: "limits.tenant.*", structure: "TenantLimits", source: LIMITS },
     Section { path: "retention", structure: "RetentionOptions", source: include_str!("retention.rs") },
+    Section { path: "redis", structure: "RedisOptions", source: include_str!("../stores/redis/options.rs") },
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ pub fn changed(config: &Config) -> Vec<String> {
 }
 
 /// The address without what stands before the `@`.
-pub(super) fn without_password(text: &str) -> String {
+pub fn without_password(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let authority = rest.split('/').next().unwrap_or(rest);
     match authority.rsplit_once('@') {

@@ -21,7 +21,21 @@ pub const OPTIONS: &[(&str, &[&str])] = &[
     ("drain-timeout", &["drain_timeout"]),
     ("log-format", &["log", "format"]),
     ("log-level", &["log", "level"]),
+    ("cluster-addr", &["cluster", "addr"]),
+    ("advertise", &["cluster", "advertise"]),
+    ("cluster-secret-file", &["cluster", "secret_file"]),
+    ("cluster-cert", &["cluster", "cert"]),
+    ("cluster-key", &["cluster", "key"]),
+    ("cluster-ca", &["cluster", "ca"]),
+    ("cluster-plain", &["cluster", "plain"]),
 ];
+
+/// Those that are no options of the command line, which everybody on the host can see.
+const SECRETS: &[(&str, &[&str])] = &[("cluster-secret", &["cluster", "secret"])];
+
+fn all() -> impl Iterator<Item = &'static (&'static str, &'static [&'static str])> {
+    OPTIONS.iter().chain(SECRETS)
+}
 
 /// Variables that begin with `KLATCH_` and are no options of `serve`: the file, and those of the clients.
 const OTHER_VARIABLES: [&str; 5] =
@@ -57,7 +71,7 @@ pub struct Sources {
 impl Sources {
     pub(super) fn merged(&self) -> Result<Table, ConfigRefused> {
         let mut table = self.file_table()?;
-        for (option, path) in OPTIONS {
+        for (option, path) in all() {
             if let Some((value, _)) = self.option(option) {
                 put(&mut table, path, Value::String(value.to_owned()))?;
             }
@@ -67,7 +81,7 @@ impl Sources {
 
     /// Where the value of the key came from; none for a default.
     pub(super) fn origin(&self, key: &str) -> Option<Origin> {
-        let option = OPTIONS.iter().find(|(_, path)| path.join(".") == key);
+        let option = all().find(|(_, path)| path.join(".") == key);
         let given = option.and_then(|(option, _)| self.option(option)).map(|(_, origin)| origin);
         given.or_else(|| self.file.as_ref().map(|(path, _)| Origin::File(path.clone())))
     }
@@ -113,7 +127,7 @@ fn variable(option: &str) -> String {
 /// Variables that are nearly an option, with that option's: Kubernetes sets many more that begin with `KLATCH_`, so
 /// unknown ones are no error.
 pub fn misspelt<'a>(environment: impl Iterator<Item = &'a String>) -> Vec<(String, String)> {
-    let known: Vec<String> = OPTIONS.iter().map(|(option, _)| variable(option)).collect();
+    let known: Vec<String> = all().map(|(option, _)| variable(option)).collect();
     environment
         .filter(|name| name.starts_with("KLATCH_") && !known.contains(name))
         .filter(|name| !OTHER_VARIABLES.contains(&name.as_str()))

@@ -70,6 +70,12 @@ max_tokens_field = "max_completion_tokens"
 format = "json"
 level = "debug"
 
+[cluster]
+addr = "127.0.0.1:7"
+advertise = "klatch-7.peers:7"
+secret_file = "secret"
+plain = true
+
 [auth]
 issuer = "a"
 audience = "b"
@@ -98,6 +104,8 @@ chat_completions_at_once = 7
 queue_per_conversation = 7
 turns_in_flight = 7
 active_conversations = 7
+active_bytes = 70000
+hot_bytes_per_conversation = 7000
 waiting_per_conversation = 7
 reply_bytes = 7
 unsaved_pieces = 7
@@ -118,6 +126,16 @@ requests_per_minute = 4
 [retention]
 conversations_after = "90d"
 idempotency_keys = "24h"
+
+[redis]
+durability = "replica"
+replicas = 2
+connections = 3
+prefix = "chat:"
+connect_timeout = "7s"
+answer_timeout = "7s"
+replica_timeout = "7s"
+replica_lag_max = "70s"
 "#;
 
 #[test]
@@ -173,7 +191,9 @@ fn a_wrong_value_is_refused_with_what_would_be_right_and_where_it_was_set() {
         ("[limits]\nconnections = \"many\"", "limits.connections", "a whole number"),
         ("[limits]\nconnections = 0", "limits.connections", "1 or more"),
         ("[log]\nlevel = \"klatch=loud\"", "log.level", "info,klatch=debug"),
-        ("store = \"redis://localhost\"", "store", "file:FOLDER"),
+        ("store = \"radis://localhost\"", "store", "file:FOLDER"),
+        ("store = \"redis+sentinel://localhost\"", "store", "redis+sentinel://"),
+        ("store = \"redis://localhost\"", "auth.signing_keys", "PEM file"),
         ("node_name = \"\"", "node_name", "klatch-0"),
         ("[auth]\naccess_ttl = \"25h\"", "auth.access_ttl", "24h"),
         ("[[responder]]\nname = \"x\"\nkind = \"oracle\"", "responder[0].kind", "openai"),
@@ -269,6 +289,35 @@ fn secrets_are_not_shown_wherever_they_stand() {
 }
 
 #[test]
+fn a_cluster_that_contradicts_itself_is_refused_with_the_key_and_what_would_be_right() {
+    let secret = "secret = \"0123456789abcdef0123456789abcdef\"\n";
+    for (section, key, right) in [
+        ("addr = \"127.0.0.1:7946\"".to_owned(), "secret", "openssl"),
+        ("addr = \"127.0.0.1:7946\"\nsecret = \"short\"".to_owned(), "secret", "32 or more"),
+        (format!("{secret}secret_file = \"f\""), "secret_file", "one of the two"),
+        (format!("{secret}addr = \"10.0.0.1:7946\""), "addr", "set cert, key and ca"),
+        (format!("{secret}addr = \"0.0.0.0:7946\"\nplain = true"), "advertise", "klatch-0.peers"),
+        (format!("{secret}cert = \"c\""), "key", "all of cert, key and ca"),
+        (format!("{secret}cert = \"c\"\nkey = \"k\"\nca = \"a\"\nplain = true"), "plain", "leave it"),
+        ("addr = \"here\"".to_owned(), "addr", "127.0.0.1:7946"),
+    ] {
+        let said = refused(&format!("store = \"memory:\"\n[cluster]\n{section}"));
+        assert!(said.starts_with(&format!("cluster.{key} (klatch.toml): ")) && said.contains(right), "{said}");
+    }
+    assert!(refused("[cluster]\naddr = \"127.0.0.1:7946\"").contains("redis://"));
+}
+
+#[test]
+fn the_secret_comes_from_the_environment_and_is_never_shown() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let config = Config::load(&sources("store = \"memory:\"", &[("KLATCH_CLUSTER_SECRET", secret)], &[])).unwrap();
+    assert_eq!(config.cluster.read_secret().unwrap(), secret.as_bytes());
+    let shown = format!("{}{:?}{:?}", print(&config), changed(&config), config);
+    assert!(!shown.contains(secret), "{shown}");
+    assert!(OPTIONS.iter().all(|(option, _)| *option != "cluster-secret"));
+}
+
+#[test]
 fn only_a_node_that_others_can_reach_lags_by_default() {
     assert_eq!(Config::default().drain_lag(), Duration::ZERO);
     assert_eq!(from_file("http_addr = \"0.0.0.0:80\"").unwrap().drain_lag(), LAG_BEHIND_A_BALANCER);
@@ -285,24 +334,24 @@ fn a_variable_that_is_nearly_an_option_is_pointed_out_and_those_of_kubernetes_ar
     assert_eq!(misspelt(names.iter()), [("KLATCH_HTTP_ADR".to_owned(), "KLATCH_HTTP_ADDR".to_owned())]);
 }
 
-#[test]
-fn what_only_the_start_can_refuse_is_refused_by_the_check() {
+#[tokio::test]
+async fn what_only_the_start_can_refuse_is_refused_by_the_check() {
     let folder = tempfile::tempdir().unwrap();
     let free = format!(
         "http_addr = \"127.0.0.1:0\"\nops_addr = \"127.0.0.1:0\"\nstore = \"file:{}\"\n",
         folder.path().display()
     );
-    assert_eq!(check::check(&from_file(&free).unwrap()).unwrap(), [""; 0]);
+    assert_eq!(check::check(&from_file(&free).unwrap()).await.unwrap(), [""; 0]);
     let missing = from_file(&format!("{free}[auth]\nsigning_keys = [\"/nowhere.pem\"]")).unwrap();
-    assert!(check::check(&missing).unwrap_err().to_string().starts_with("auth.signing_keys: /nowhere.pem"));
+    assert!(check::check(&missing).await.unwrap_err().to_string().starts_with("auth.signing_keys: /nowhere.pem"));
     let unanswered = from_file(&format!(
         "{free}[[responder]]\nname = \"m\"\nkind = \"openai\"\nbase_url = \"http://h/v1\"\napi_key_env = \"KLATCH_NO_SUCH_KEY\""
     ));
-    assert!(check::check(&unanswered.unwrap()).unwrap_err().to_string().contains("KLATCH_NO_SUCH_KEY"));
+    assert!(check::check(&unanswered.unwrap()).await.unwrap_err().to_string().contains("KLATCH_NO_SUCH_KEY"));
 }
 
-#[test]
-fn a_port_in_use_and_a_folder_that_cannot_be_made_are_found_before_the_start() {
+#[tokio::test]
+async fn a_port_in_use_and_a_folder_that_cannot_be_made_are_found_before_the_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     let config = Config {
@@ -311,8 +360,23 @@ fn a_port_in_use_and_a_folder_that_cannot_be_made_are_found_before_the_start() {
         store: format!("file:{}/below", file.path().display()),
         ..Config::default()
     };
-    let problems = check::check(&config).unwrap();
+    let problems = check::check(&config).await.unwrap();
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[0].starts_with("http_addr: ") && problems[0].contains("in use"), "{problems:?}");
     assert!(problems[1].starts_with("store: ") && problems[1].contains("not a folder"), "{problems:?}");
+}
+
+#[test]
+fn a_store_in_redis_needs_keys_that_all_nodes_share() {
+    let refused = |text: &str| from_file(text).unwrap_err().to_string();
+    let said = refused("store = \"redis://ann:secret@localhost\"");
+    assert!(said.starts_with("auth.signing_keys") && !said.contains("secret"), "{said}");
+    let said = refused("store = \"redis+sentinel://ann:secret@localhost\"");
+    assert!(said.starts_with("store ") && !said.contains("secret"), "{said}");
+    let keys = "[auth]\nsigning_keys = [\"a.pem\"]\n";
+    let config = from_file(&format!("store = \"redis://ann:secret@localhost\"\n{keys}")).unwrap();
+    assert_eq!(config.data_folder().unwrap(), std::path::Path::new("./klatch-data"));
+    assert!(!print(&config).contains("secret@"), "the password is shown");
+    let primary = "store = \"redis+cluster://a\"\n[redis]\ndurability = \"primary\"\n";
+    assert!(refused(&format!("{primary}{keys}")).starts_with("redis.durability "));
 }

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use futures::StreamExt;
+use klatch_actors::reader::belongs;
 use klatch_actors::request::Missing;
 use klatch_actors::store::{IndexRow, Order};
 use klatch_actors::{Answer, Caller, Refusal, Request};
 use klatch_protocol::event::Created;
+use klatch_protocol::state::Did;
 use klatch_protocol::{ConversationId, State as ConversationState};
 
 use super::edge::Edge;
 use super::errors::{ApiError, Refused, short};
 use super::extract::{Asked, ItemName, PathConversation, Query, Sent, SentOrNothing};
+use super::idempotency::Identity;
 use super::inputs::{self, Destination};
 use super::lookup::{self, Paging, unexpected};
 use super::reply::Replayable;
@@ -25,8 +28,9 @@ use super::wire::given::{ADDED_ITEMS_MAX, read_items};
 use super::wire::list::List;
 use super::wire::options::{Metadata, check_metadata};
 
-/// Rows looked at for one page: a filter that fits few conversations answers a short page, and that there is more.
-const ROWS_SCANNED_MAX: usize = 1_000;
+/// Rows looked at for one page: a filter that fits few conversations answers a short page, that there is more, and
+/// where to go on.
+pub(super) const ROWS_SCANNED_MAX: usize = 1_000;
 /// Rows read from the index at once.
 const ROWS_AT_ONCE: usize = 100;
 /// Conversations read at once for a page.
@@ -45,7 +49,10 @@ pub async fn create(
         return Err(ApiError::invalid("ttl_seconds", format!("must be between 1 and {TTL_SECONDS_MAX}")));
     }
     let given = read_items(&Field::new("items", body.items.as_ref()), ADDED_ITEMS_MAX)?;
-    let resolved = inputs::resolve(&edge, &caller, Destination::new_one(), given).await?;
+    let resolved = match inputs::resolve(&edge, &caller, Destination::new_one(), given).await {
+        Ok(resolved) => resolved,
+        Err(error) => return made_before(&edge, &caller, &identity, identity.new_conversation()).await.ok_or(error),
+    };
     let created = Created {
         tenant: caller.tenant.to_string(),
         subject: caller.subject.to_string(),
@@ -59,6 +66,24 @@ pub async fn create(
     let id = identity.new_conversation();
     let answer = edge.handle.ask(id, Request::Create(Box::new(created))).await;
     summary(id, answer.map_err(|refusal| of_key(refusal, identity.key.is_some()))?)
+}
+
+/// The conversation that this very request made before.
+async fn made_before(
+    edge: &Edge,
+    caller: &Caller,
+    identity: &Identity,
+    keeper: ConversationId,
+) -> Option<Replayable<Conversation>> {
+    let body = match lookup::done_before(edge, caller, identity, keeper).await? {
+        (state, Did::Created) => shown(keeper, &state),
+        (_, Did::Forked(_, child)) => {
+            let state = lookup::conversation(edge, child, caller).await.ok()?;
+            shown(child, &state)
+        }
+        (_, Did::Turn(_) | Did::ItemsAdded(_) | Did::MetadataSet) => return None,
+    };
+    Some(Replayable { body, replayed: true })
 }
 
 /// A conversation that a key leads to and that is not the caller's: the key has been used by someone else, or for a
@@ -110,7 +135,9 @@ pub async fn update(
     PathConversation(id): PathConversation,
     Sent { caller, identity, body, .. }: Sent<UpdateConversation>,
 ) -> Result<Replayable<Conversation>, ApiError> {
-    let metadata = checked_metadata(body.metadata)?;
+    let given =
+        body.metadata.ok_or_else(|| ApiError::invalid("metadata", "is required: an object, or null for none"))?;
+    let metadata = checked_metadata(given)?;
     let request = Request::SetMetadata { caller, metadata, key: identity.key_use() };
     summary(id, ask_of(&edge, id, request).await?)
 }
@@ -145,7 +172,10 @@ pub async fn fork(
     SentOrNothing(sent): SentOrNothing<ForkConversation>,
 ) -> Result<Replayable<Conversation>, ApiError> {
     let Sent { caller, identity, body, .. } = sent;
-    let before = fork_point(&edge, &caller, id, body.after.as_deref()).await?;
+    let before = match fork_point(&edge, &caller, id, body.after.as_deref()).await {
+        Ok(before) => before,
+        Err(error) => return made_before(&edge, &caller, &identity, id).await.ok_or(error),
+    };
     let child = identity.new_conversation();
     let request = Request::Fork { caller, child, before, key: identity.key_use() };
     match ask_of(&edge, id, request).await? {
@@ -201,13 +231,18 @@ pub async fn list(
         None => None,
     };
     let order = if backwards { opposite(paging.order) } else { paging.order };
-    let (mut found, mut has_more) = scan(&edge, &caller, start, order, &wanted, paging.limit + 1).await?;
-    has_more |= found.len() > paging.limit;
+    let (mut found, scanned_to) = scan(&edge, &caller, start, order, &wanted, paging.limit + 1).await?;
+    let has_more = scanned_to.is_some() || found.len() > paging.limit;
     found.truncate(paging.limit);
     if backwards {
         found.reverse();
     }
-    Ok(Json(List::new(found, has_more)))
+    let page = List::new(found, has_more);
+    Ok(Json(match scanned_to.map(|id| id.to_string()) {
+        Some(id) if backwards => page.beginning_with(id),
+        Some(id) => page.ending_with(id),
+        None => page,
+    }))
 }
 
 fn opposite(order: Order) -> Order {
@@ -225,11 +260,12 @@ async fn cursor_row(
 ) -> Result<(u64, ConversationId), ApiError> {
     let wrong = || ApiError::invalid(param, format!("`{}` is none of your conversations", short(id)));
     let conversation: ConversationId = id.parse().map_err(|_| wrong())?;
-    let state = edge.handle.reader().conversation(conversation, caller).await?.ok_or_else(wrong)?;
-    Ok((state.created_at_ms, conversation))
+    let state = edge.handle.reader().state(conversation).await?;
+    // One that was deleted still has its place; it says nothing but when it was made.
+    if state.deleted || belongs(&state, caller) { Ok((state.created_at_ms, conversation)) } else { Err(wrong()) }
 }
 
-/// At most `limit` conversations that fit, and whether the scan ended before the rows did.
+/// At most `limit` conversations that fit, and the last row looked at where the scan ended before the rows did.
 async fn scan(
     edge: &Edge,
     caller: &Caller,
@@ -237,11 +273,11 @@ async fn scan(
     order: Order,
     wanted: &[(String, String)],
     limit: usize,
-) -> Result<(Vec<Conversation>, bool), ApiError> {
+) -> Result<(Vec<Conversation>, Option<ConversationId>), ApiError> {
     let (mut found, mut scanned) = (Vec::new(), 0);
     while scanned < ROWS_SCANNED_MAX {
         let rows = edge.handle.reader().list(caller, after, order, ROWS_AT_ONCE).await?;
-        let Some(last) = rows.last() else { return Ok((found, false)) };
+        let Some(last) = rows.last() else { return Ok((found, None)) };
         after = Some((last.created_at_ms, last.conversation));
         scanned += rows.len();
         let all = rows.len() < ROWS_AT_ONCE;
@@ -253,14 +289,14 @@ async fn scan(
             }
             found.push(shown(id, &state));
             if found.len() == limit {
-                return Ok((found, false));
+                return Ok((found, None));
             }
         }
         if all {
-            return Ok((found, false));
+            return Ok((found, None));
         }
     }
-    Ok((found, true))
+    Ok((found, after.map(|(_, id)| id)))
 }
 
 /// The conversation of a row, where it lives and was made by a request for it.

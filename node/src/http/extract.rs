@@ -120,7 +120,10 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let (path, cause) = (error.path().to_string(), error.inner());
         let message = short(&cause.to_string());
-        if cause.is_data() && path != "." {
+        if let Some(missing) = missing_field(&message) {
+            let param = if path == "." { missing.to_owned() } else { format!("{path}.{missing}") };
+            ApiError::invalid(param, "is required")
+        } else if cause.is_data() && path != "." {
             ApiError::invalid(path, message)
         } else {
             ApiError::malformed(format!("the body is no JSON object of this route: {message}"))
@@ -128,6 +131,11 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     })?;
     reader.end().map_err(|_| ApiError::malformed("the body goes on behind its JSON object"))?;
     Ok(value)
+}
+
+/// serde names the field in its text only, and its path ends at the object around it.
+fn missing_field(message: &str) -> Option<&str> {
+    message.strip_prefix("missing field `")?.split_once('`').map(|(name, _)| name)
 }
 
 fn known_caller(parts: &Parts) -> Result<Caller, ApiError> {

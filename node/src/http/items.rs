@@ -5,13 +5,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use klatch_actors::reader::Page;
-use klatch_actors::{Answer, Request};
+use klatch_actors::{Answer, Caller, Request};
+use klatch_protocol::state::Did;
 use klatch_protocol::{ConversationId, Item, State as ConversationState};
 
 use super::conversations::ask_of;
 use super::edge::Edge;
 use super::errors::{ApiError, Refused, short};
 use super::extract::{Asked, ItemName, PathConversation, PathItem, Query, Sent};
+use super::idempotency::Identity;
 use super::inputs::{self, Destination, Resolved};
 use super::lookup::{self, Paging, unexpected};
 use super::reply::Replayable;
@@ -35,7 +37,10 @@ pub async fn add(
     if given.is_empty() {
         return Err(field.wrong(format!("must have 1 to {ADDED_ITEMS_MAX} items")).into());
     }
-    let resolved = inputs::resolve(&edge, &caller, Destination::unread(id), given).await?;
+    let resolved = match inputs::resolve(&edge, &caller, Destination::unread(id), given).await {
+        Ok(resolved) => resolved,
+        Err(error) => return added_before(&edge, &caller, &identity, id).await.ok_or(error),
+    };
     let items = inputs::new_items(&resolved);
     let request = Request::AddItems { caller: caller.clone(), items, key: identity.key_use() };
     let (ordinals, replayed) = match ask_of(&edge, id, request).await? {
@@ -51,6 +56,21 @@ pub async fn add(
     };
     let shown = in_order(resolved, added).iter().map(|item| WireItem::new(id, item)).collect();
     Ok(Replayable { body: List::new(shown, false), replayed })
+}
+
+/// The items that this very request added before.
+async fn added_before(
+    edge: &Edge,
+    caller: &Caller,
+    identity: &Identity,
+    id: ConversationId,
+) -> Option<Replayable<List<WireItem>>> {
+    let (state, Did::ItemsAdded(ordinals)) = lookup::done_before(edge, caller, identity, id).await? else {
+        return None;
+    };
+    let added = read_all(edge, id, &state, &ordinals).await.ok()?;
+    let shown = added.iter().map(|item| WireItem::new(id, item)).collect();
+    Some(Replayable { body: List::new(shown, false), replayed: true })
 }
 
 /// The new items, as they were added.

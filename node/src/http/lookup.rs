@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use klatch_actors::store::Order;
 use klatch_actors::{Answer, Caller};
+use klatch_protocol::state::Did;
 use klatch_protocol::{ConversationId, Item, ResponseId, State, Turn};
 
 use super::edge::Edge;
 use super::errors::{ApiError, short};
 use super::extract::{ItemName, Query};
+use super::idempotency::Identity;
 use super::wire::list::{LIMIT_DEFAULT, LIMIT_MAX};
 
 pub async fn conversation(edge: &Edge, id: ConversationId, caller: &Caller) -> Result<Arc<State>, ApiError> {
@@ -28,6 +30,20 @@ pub async fn any_response(edge: &Edge, id: ResponseId, caller: &Caller) -> Resul
     let reader = edge.handle.reader();
     let Some(state) = reader.conversation(id.conversation, caller).await? else { return Ok(None) };
     Ok(reader.turn(id.conversation, &state, id.turn).await?)
+}
+
+/// What this very request did before under its key, and the conversation that keeps the key. Asked once the request
+/// cannot be carried out: what it names may have gone since, and it is answered again all the same.
+pub async fn done_before(
+    edge: &Edge,
+    caller: &Caller,
+    identity: &Identity,
+    keeper: ConversationId,
+) -> Option<(Arc<State>, Did)> {
+    let used = identity.key_use()?;
+    let state = edge.handle.reader().conversation(keeper, caller).await.ok()??;
+    let did = state.key(&used.key).filter(|known| known.used == used)?.did.clone();
+    Some((state, did))
 }
 
 pub async fn item(

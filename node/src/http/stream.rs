@@ -13,11 +13,11 @@ use futures::future::BoxFuture;
 use klatch_actors::{Answer, Caller, Refusal, Request};
 use klatch_protocol::stream::{Cursor, Step};
 use klatch_protocol::turn::Change;
-use klatch_protocol::{Mark, ResponseId, Turn};
+use klatch_protocol::{Mark, Outcome, ResponseId, Turn};
 use tokio::time::Instant;
 
 use super::delivery::Delivery;
-use super::edge::Edge;
+use super::edge::{Edge, now_ms};
 use super::wire::events::{DONE, KEEP_ALIVE};
 use super::{lookup, metrics, render};
 
@@ -177,6 +177,11 @@ impl Learned {
     }
 }
 
+/// It was deleted while it was read, which ends it: nothing of it is left that could be told.
+fn deleted() -> Learned {
+    Learned::News(vec![Change::Ended { outcome: Outcome::Cancelled { keep: false }, at_ms: now_ms() }])
+}
+
 /// What has happened to the turn since `have`.
 async fn learn(edge: Edge, caller: Caller, response: ResponseId, have: Mark) -> Result<Learned, Cut> {
     let (mut lost_since, mut wait) = (None, RETRY_FIRST);
@@ -186,8 +191,7 @@ async fn learn(edge: Edge, caller: Caller, response: ResponseId, have: Mark) -> 
             Ok(Answer::News(changes)) if !changes.is_empty() => return Ok(Learned::News(changes)),
             Ok(Answer::NotOpen | Answer::News(_)) => match lookup::any_response(&edge, response, &caller).await {
                 Ok(Some(turn)) if turn.outcome.is_some() => return Ok(Learned::Whole(Box::new(turn))),
-                // Deleted while it was read.
-                Ok(None) => return Err(Cut),
+                Ok(None) => return Ok(deleted()),
                 Ok(Some(_)) | Err(_) => {}
             },
             Err(
@@ -197,6 +201,7 @@ async fn learn(edge: Edge, caller: Caller, response: ResponseId, have: Mark) -> 
                 | Refusal::Unavailable(_)
                 | Refusal::Busy { .. },
             ) => {}
+            Err(Refusal::NotFound(_)) => return Ok(deleted()),
             Ok(_) | Err(_) => return Err(Cut),
         }
         if lost_since.get_or_insert_with(Instant::now).elapsed() > edge.options.limits.owner_lost_max {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use klatch_actors::request::{Chain, Wait};
 use klatch_actors::{Answer, Caller, Request, Submit};
 use klatch_protocol::event::{Created, Parameters};
+use klatch_protocol::state::Did;
 use klatch_protocol::{ConversationId, ResponseId, Turn};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -59,11 +60,13 @@ pub async fn create(
     }
     let (stream, background, cancel) = (wanted.stream, wanted.background, wanted.cancel_on_disconnect);
     let wait = if stream || background || cancel { Wait::Accepted } else { Wait::Ended };
-    let (target, submit) = prepare(&edge, &caller, &identity, &headers, wanted, wait).await?;
-    if wait == Wait::Ended {
-        return answer_at_end(&edge, caller, target, submit).await;
-    }
-    let Accepted { response, turn, replayed } = send(&edge, target, submit).await?;
+    let place = wanted.place;
+    let accepted = match prepare(&edge, &caller, &identity, &headers, wanted, wait).await {
+        Ok((target, submit)) if wait == Wait::Ended => return answer_at_end(&edge, caller, target, submit).await,
+        Ok((target, submit)) => send(&edge, target, submit).await?,
+        Err(error) => accepted_before(&edge, &caller, &identity, place).await.ok_or(error)?,
+    };
+    let Accepted { response, turn, replayed } = accepted;
     let turn = Arc::unwrap_or_clone(turn);
     let answer = if stream {
         let delivery = Delivery::new(&edge, &caller, response, cancel && !background);
@@ -80,13 +83,30 @@ pub async fn create(
     } else if background {
         axum::Json(render::response(response, &turn)).into_response()
     } else {
-        let delivery = Delivery::new(&edge, &caller, response, true);
+        let delivery = Delivery::new(&edge, &caller, response, cancel);
         let following = stream::until_ended(&edge, &caller, response, turn);
         let ended = tokio::time::timeout(edge.options.limits.wait_max, following).await;
         let turn = ended.map_err(|_| too_long())?.map_err(|cut| ApiError::unavailable(cut.to_string()))?;
         deliver(delivery, response, &turn)
     };
     Ok(mark_replayed(answer, replayed))
+}
+
+/// The turn that this very request was accepted as before, here or in the fork that it made.
+async fn accepted_before(edge: &Edge, caller: &Caller, identity: &Identity, place: Place) -> Option<Accepted> {
+    let named = match place {
+        Place::New => identity.new_conversation(),
+        Place::In(conversation) => conversation,
+        Place::After(previous) => previous.conversation,
+    };
+    let (conversation, did) = match lookup::done_before(edge, caller, identity, named).await?.1 {
+        Did::Forked(_, child) => (child, lookup::done_before(edge, caller, identity, child).await?.1),
+        did => (named, did),
+    };
+    let Did::Turn(turn) = did else { return None };
+    let response = conversation.response(turn);
+    let turn = Arc::new(lookup::any_response(edge, response, caller).await.ok()??);
+    Some(Accepted { response, turn, replayed: true })
 }
 
 /// Waits for the turn's end in a task of its own, so that an answer that nobody waits for any more is noticed.

@@ -339,6 +339,85 @@ async fn conversations_are_listed_by_page_and_metadata() {
 }
 
 #[tokio::test]
+async fn metadata_goes_only_where_the_request_says_so() {
+    let world = World::new().await;
+    let path = format!("/v1/conversations/{}", world.conversation().await);
+    let metadata = async || world.get(&path).await.json()["metadata"].clone();
+    world.post(&path, json!({"metadata": {"topic": "tea"}})).await;
+    assert_eq!(world.post(&path, json!({"metdata": {}})).await.error(400).1, "metadata");
+    assert_eq!(metadata().await, json!({"topic": "tea"}));
+    assert_eq!(world.post(&path, json!({"metadata": null})).await.status, 200);
+    assert_eq!(metadata().await, json!({}));
+}
+
+#[tokio::test]
+async fn a_field_that_is_missing_is_named() {
+    let world = World::new().await;
+    let (_, param) = world.post("/auth/login", json!({"username": "ann"})).await.error(400);
+    assert_eq!(param, "password");
+    let (_, param) = world.post("/auth/refresh", json!({})).await.error(400);
+    assert_eq!(param, "refresh_token");
+}
+
+#[tokio::test]
+async fn a_page_on_which_nothing_fits_says_where_to_go_on() {
+    let world = World::new().await;
+    let marked = world.post("/v1/conversations", json!({"metadata": {"mark": "old"}})).await.json()["id"].clone();
+    // Those of one millisecond stand in no order, so a few more are made than are looked at.
+    for _ in 0..super::conversations::ROWS_SCANNED_MAX + 20 {
+        world.conversation().await;
+    }
+    let path = "/v1/conversations?metadata[mark]=old";
+    let first = world.get(path).await.json();
+    assert_eq!((&first["data"], &first["has_more"]), (&json!([]), &json!(true)));
+    let after = first["last_id"].as_str().expect("where to go on");
+    let rest = world.get(&format!("{path}&after={after}")).await.json();
+    assert_eq!((&rest["data"][0]["id"], &rest["has_more"]), (&marked, &json!(false)));
+}
+
+/// The same request under the same key before and after something that it names is deleted.
+async fn check_again_without(world: &World, path: &str, body: Value, gone: &str) {
+    let first = world.keyed(path, gone, body.clone()).await;
+    assert_eq!(first.status, 200, "{}", first.text);
+    assert_eq!(world.delete(gone).await.status, 200);
+    let again = world.keyed(path, gone, body.clone()).await;
+    assert_eq!(again.json(), first.json(), "{path}");
+    assert_eq!(again.headers["idempotent-replayed"], "true");
+    world.keyed(path, "a fresh key", body).await.error(404);
+}
+
+#[tokio::test]
+async fn what_was_answered_is_answered_again_though_what_it_names_has_gone() {
+    let world = World::new().await;
+    let source = format!("/v1/conversations/{}", world.conversation().await);
+    let item = async || {
+        let items = json!({"items": [{"role": "user", "content": "here"}]});
+        let added = world.post(&format!("{source}/items"), items).await.json()["data"][0]["id"].clone();
+        (format!("{source}/items/{}", added.as_str().expect("an id")), added)
+    };
+    let (path, id) = item().await;
+    let target = format!("/v1/conversations/{}/items", world.conversation().await);
+    let reference = |id: Value| json!([{"type": "item_reference", "id": id}]);
+    check_again_without(&world, &target, json!({"items": reference(id)}), &path).await;
+    let (path, id) = item().await;
+    check_again_without(&world, "/v1/conversations", json!({"items": reference(id)}), &path).await;
+    let (path, id) = item().await;
+    check_again_without(&world, "/v1/responses", json!({"model": "echo", "input": reference(id)}), &path).await;
+    let (path, id) = item().await;
+    check_again_without(&world, &format!("{source}/fork"), json!({"after": id}), &path).await;
+    let conversation = world.conversation().await;
+    let [first, last] = [
+        world.say(json!({"conversation": conversation})).await,
+        world.say(json!({"conversation": conversation})).await,
+    ];
+    for previous in [last, first] {
+        let body = json!({"model": "echo", "input": "next", "previous_response_id": previous["id"]});
+        let path = format!("/v1/responses/{}", previous["id"].as_str().expect("an id"));
+        check_again_without(&world, "/v1/responses", body, &path).await;
+    }
+}
+
+#[tokio::test]
 async fn a_stranger_finds_nothing() {
     let mut world = World::new().await;
     let conversation = world.conversation().await;

@@ -8,18 +8,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use klatch_actors::membership::views::Views;
+use klatch_actors::node::Cluster;
 use klatch_actors::responder::Responders;
-use klatch_actors::{Node, NodeOptions, Store};
+use klatch_actors::{Node, NodeOptions};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::{HandOff, Parts};
 use crate::auth::{Auth, admin};
 use crate::config::{Config, ConfigRefused, StoreKind};
 use crate::http::{self, Edge, EdgeOptions};
+use crate::peers::{LifelongSettings, Lives};
 use crate::responders;
 use crate::stores::{self, Opened};
 
-pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Result<Parts> {
+/// `listener`: where other nodes connect, if there may be any.
+pub(super) async fn assemble(
+    config: &Config,
+    incarnation: u64,
+    listener: Option<TcpListener>,
+) -> anyhow::Result<Parts> {
     let folder = config.data_folder()?;
     make_folder(&folder)?;
     let stores = open_stores(config).await?;
@@ -29,12 +38,13 @@ pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Resul
         admin::bind(&folder).with_context(|| format!("cannot open {}", folder.join(admin::SOCKET).display()))?;
     let without_accounts = auth.list_accounts(None).await.context("cannot read the accounts")?.is_empty();
     let responders = Arc::new(responders::build(&config.responder).map_err(ConfigRefused::from)?);
-    let node = start_node(config, incarnation, stores.store.clone(), responders.clone()).await?;
+    let node = start_node(config, incarnation, &stores, listener, responders.clone()).await?;
     let handle = node.handle();
     let options = EdgeOptions { limits: config.limits.clone(), trust_forwarded_for: config.trust_forwarded_for };
     let edge = Edge::new(handle.clone(), responders, auth.clone(), options);
     tokio::spawn(auth.clone().upkeep());
     tokio::spawn(admin::serve(auth.clone(), socket));
+    let leave = node.leaver();
     let (hand_off, fault) = own(node);
     let members = handle.clone();
     Ok(Parts {
@@ -48,6 +58,7 @@ pub(super) async fn assemble(config: &Config, incarnation: u64) -> anyhow::Resul
             Box::pin(async move { handle.members().await })
         }),
         reload: Arc::new(move || reload(&auth)),
+        leave,
         hand_off,
         flush: Box::new(move || Box::pin(async move { stores.close().await })),
         fault: Box::pin(async move {
@@ -70,21 +81,39 @@ async fn open_stores(config: &Config) -> anyhow::Result<Opened> {
     let address = match config.store_kind()? {
         // Its folder is none of the store's.
         StoreKind::Memory(_) => "memory:",
-        StoreKind::File(_) => &config.store,
+        StoreKind::File(_) | StoreKind::Redis => &config.store,
     };
-    Ok(stores::open(address).await?)
+    Ok(stores::open(address, &config.redis).await?)
 }
 
 async fn start_node(
     config: &Config,
     incarnation: u64,
-    store: Arc<dyn Store>,
+    stores: &Opened,
+    listener: Option<TcpListener>,
     responders: Arc<Responders>,
 ) -> anyhow::Result<Node> {
-    let mut options = NodeOptions::new(config.node_name.as_str(), incarnation, store, responders);
+    let mut options = NodeOptions::new(config.node_name.as_str(), incarnation, stores.store.clone(), responders);
+    if let (Some(views), Some(listener)) = (stores.views.clone(), listener) {
+        options.cluster = Some(cluster(config, incarnation, views, listener)?);
+    }
     options.limits = config.limits.runtime();
     options.retention_ms = config.retention.conversations_after_ms();
     Node::start(options).await.map_err(|error| anyhow!("the conversations cannot be started: {error}"))
+}
+
+fn cluster(config: &Config, incarnation: u64, views: Arc<dyn Views>, listener: TcpListener) -> anyhow::Result<Cluster> {
+    let address = config.cluster.advertised(listener.local_addr()?);
+    let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).to_owned();
+    let settings = LifelongSettings {
+        name: config.node_name.as_str().into(),
+        host,
+        secret: config.cluster.read_secret()?,
+        tls: config.cluster.tls(),
+    };
+    let (serve, served) = oneshot::channel();
+    let peers = Arc::new(Lives::start(settings, incarnation, listener, served)?);
+    Ok(Cluster { views, peers, address, serve })
 }
 
 /// A task owns the node: it ends when it is handed off, or by a fault.

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::config::Config;
+use crate::config::{Config, without_password};
 use crate::telemetry::LogFormat;
 
 /// How this program was called, so that the commands shown can be copied as they are.
@@ -30,7 +30,7 @@ impl Invocation {
                operators   http://{ops}/metrics, /cluster\n",
             version = env!("CARGO_PKG_VERSION"),
             node = config.node_name,
-            store = config.store,
+            store = without_password(&config.store),
         );
         if without_accounts {
             self.first_steps(&mut text, http);
@@ -71,6 +71,15 @@ mod tests {
         let invocation = Invocation { program: "./klatch".into(), options: " --store file:here".into() };
         let any: SocketAddr = "0.0.0.0:8080".parse().unwrap();
         invocation.greeting(&Config::default(), any, any, without_accounts)
+    }
+
+    #[test]
+    fn the_password_of_a_store_is_not_shown() {
+        let config = Config { store: "redis://ann:secret@host/1".into(), ..Config::default() };
+        let invocation = Invocation { program: "./klatch".into(), options: String::new() };
+        let any: SocketAddr = "0.0.0.0:8080".parse().unwrap();
+        let said = invocation.greeting(&config, any, any, false);
+        assert!(said.contains("@host/1") && !said.contains("secret"), "{said}");
     }
 
     #[test]

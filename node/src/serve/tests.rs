@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::body::Body;
 use axum::routing::get;
 use futures::StreamExt;
+use klatch_actors::node::Status;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -50,9 +51,10 @@ fn parts(handed_off: Arc<AtomicBool>, end_of_stream: Arc<Notify>) -> Parts {
     });
     Parts {
         routes: Router::new().route("/", get(async || "here")).route("/stream", stream),
-        status: Arc::new(|| Box::pin(async { None })),
+        status: Arc::new(|| Box::pin(async { Some(Status { joined: true, ..Status::default() }) })),
         members: Arc::new(|| Box::pin(async { Vec::new() })),
         reload: Arc::new(|| {}),
+        leave: Box::new(|| {}),
         hand_off: Box::new(move |_| {
             handed_off.store(true, Ordering::Relaxed);
             Box::pin(async {})
@@ -167,10 +169,10 @@ async fn a_node_is_assembled_and_put_away_again() {
     let folder = tempfile::tempdir().unwrap();
     for store in ["memory", "file"] {
         let config = Config { store: format!("{store}:{}/{store}", folder.path().display()), ..Config::default() };
-        let parts = assemble::assemble(&config, 7).await.unwrap();
+        let parts = assemble::assemble(&config, 7, None).await.unwrap();
         assert!(parts.without_accounts);
         assert_eq!((parts.status)().await.map(|status| status.open_turns), Some(0));
-        let problems = crate::config::check::check(&config).unwrap();
+        let problems = crate::config::check::check(&config).await.unwrap();
         assert!(problems.iter().any(|problem| problem.contains("a node is running")), "{problems:?}");
         (parts.reload)();
         (parts.hand_off)(Duration::from_secs(5)).await;

@@ -4,11 +4,17 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use klatch_actors::store::StoreError;
-use metrics::{Histogram, Unit, describe_counter, describe_histogram, histogram};
+use metrics::{
+    Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 pub const OPERATION_SECONDS: &str = "klatch_store_operation_seconds";
 pub const BATCH_ENTRIES: &str = "klatch_store_batch_entries";
 pub const COMMIT_SECONDS: &str = "klatch_store_commit_seconds";
+pub const CONNECTED: &str = "klatch_store_connected";
+pub const CONNECTIONS_TOTAL: &str = "klatch_store_connections_total";
+pub const SHORT_WAITS_TOTAL: &str = "klatch_store_short_replica_waits_total";
+pub const WENT_BACK_TOTAL: &str = "klatch_store_went_back_total";
 pub const REOPENED_TOTAL: &str = "klatch_store_reopened_total";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +42,16 @@ pub fn describe() {
         Unit::Seconds,
         "Operations of the store from call to answer, by operation and result"
     );
-    describe_histogram!(BATCH_ENTRIES, "Writes that one commit of the embedded store made durable together");
-    describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "Commits of the embedded store, the disk's sync included");
+    describe_histogram!(BATCH_ENTRIES, "Writes that one commit made durable together");
+    describe_histogram!(
+        COMMIT_SECONDS,
+        Unit::Seconds,
+        "Commits: in a folder the disk's sync included, in Redis the wait for replicas"
+    );
+    describe_gauge!(CONNECTED, "Connections to Redis on which writes are sent now");
+    describe_counter!(CONNECTIONS_TOTAL, "Connections to Redis that were made, replaced ones included");
+    describe_counter!(SHORT_WAITS_TOTAL, "Batches that replicas did not get in time, and that stayed pending");
+    describe_counter!(WENT_BACK_TOTAL, "Conversations whose log lacked acknowledged entries on a new connection");
     describe_counter!(REOPENED_TOTAL, "Times that the embedded store was opened again after a failed write");
 }
 
@@ -79,6 +93,44 @@ impl Batches {
     pub fn record(&self, entries: usize, took: Duration) {
         self.entries.record(entries as f64);
         self.seconds.record(took);
+    }
+}
+
+/// What the batchers of Redis say.
+pub struct Lanes {
+    batches: Batches,
+    connected: Gauge,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self { batches: Batches::default(), connected: gauge!(CONNECTED) }
+    }
+}
+
+impl Lanes {
+    pub fn connected(&self) {
+        self.connected.increment(1);
+        counter!(CONNECTIONS_TOTAL).increment(1);
+    }
+
+    pub fn disconnected(&self) {
+        self.connected.decrement(1);
+    }
+
+    pub fn batch(&self, entries: usize, took: Duration) {
+        self.batches.record(entries, took);
+    }
+
+    pub fn short_wait(&self) {
+        counter!(SHORT_WAITS_TOTAL).increment(1);
+    }
+
+    /// Another owner is no loss.
+    pub fn refused_on_a_new_connection(&self, error: &StoreError) {
+        if matches!(error, StoreError::Damaged(_)) {
+            counter!(WENT_BACK_TOTAL).increment(1);
+        }
     }
 }
 

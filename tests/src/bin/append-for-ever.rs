@@ -18,7 +18,7 @@ const COMPACTED_EVERY: u64 = 20;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let folder = std::env::args().nth(1).context("usage: append-for-ever FOLDER")?;
-    let store = klatch::stores::open(&format!("file:{folder}")).await?.store;
+    let store = klatch::stores::open(&format!("file:{folder}"), &Default::default()).await?.store;
     println!("open");
     let mut writers = JoinSet::new();
     for n in 0..CONVERSATIONS {

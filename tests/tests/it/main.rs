@@ -5,6 +5,7 @@ mod exactly_once;
 mod failover;
 mod invariants;
 mod one_writer;
+mod peers;
 mod responders;
 mod store_crash;
 mod watching;

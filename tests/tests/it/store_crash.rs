@@ -93,7 +93,8 @@ async fn what_was_acknowledged_before_a_kill_is_there_after_it() {
         getrandom::fill(&mut random).expect("the system has a random source");
         let acks = 1 + u64::from_le_bytes(random) % ACKS_MAX;
         kill_after(acks, &path, &mut acknowledged);
-        let opened = open(&format!("file:{}", path.display())).await.expect("the store opens after a kill");
+        let opened =
+            open(&format!("file:{}", path.display()), &Default::default()).await.expect("the store opens after a kill");
         check(&*opened.store, &acknowledged).await;
         opened.close().await;
     }
@@ -104,7 +105,9 @@ async fn what_was_acknowledged_before_a_kill_is_there_after_it() {
 async fn another_process_is_told_that_the_store_is_in_use() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut child, _said) = writer(folder.path());
-    let Err(error) = open(&format!("file:{}", folder.path().display())).await else { panic!("two have it open") };
+    let Err(error) = open(&format!("file:{}", folder.path().display()), &Default::default()).await else {
+        panic!("two have it open")
+    };
     assert!(matches!(error, StoreOpenError::Locked(_)), "{error:?}");
     assert!(error.to_string().contains(&folder.path().display().to_string()), "{error}");
     child.kill().expect("it can be killed");

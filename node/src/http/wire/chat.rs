@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::field::{Field, Wrong};
 use super::given::INPUT_ITEMS_MAX;
-use super::options::{Options, read_format, read_function, within};
+use super::options::{Options, at_least_one, read_format, read_function};
 
 /// OpenAI's limit.
 const STOPS_MAX: usize = 4;
@@ -152,7 +152,7 @@ impl CreateChatCompletion {
         };
         for (param, number) in [("max_tokens", self.max_tokens), ("max_completion_tokens", self.max_completion_tokens)]
         {
-            within(param, number.map(|number| number as f64), 1.0, f64::MAX)?;
+            at_least_one(param, number)?;
         }
         let options = Options {
             temperature: self.temperature,
@@ -317,6 +317,9 @@ mod tests {
         assert_eq!(param(json!([{"role": "user", "content": [{"type": "smell"}]}])), "messages[0].content[0].type");
         let many = json!({"model": "echo", "messages": [{"role": "user", "content": "hi"}], "n": 2});
         assert_eq!(check(many).expect_err("two answers").param, "n");
+        let none = json!({"model": "echo", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 0});
+        let wrong = check(none).expect_err("no answer");
+        assert_eq!((wrong.param.as_str(), wrong.message.as_str()), ("max_tokens", "must be at least 1"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Conversations in requests and answers.
 
 use klatch_protocol::ConversationId;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -57,8 +57,16 @@ pub struct CreateConversation {
 
 #[derive(Deserialize, ToSchema)]
 pub struct UpdateConversation {
-    /// Replaces all metadata.
-    pub metadata: Option<Metadata>,
+    /// Replaces all metadata; null removes it. A body without it changes nothing, and is refused: a misspelt name would
+    /// else remove all.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Metadata>, required)]
+    pub metadata: Option<Option<Metadata>>,
+}
+
+/// Some where the member is there, whatever it says, even null.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Metadata>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 #[derive(Default, Deserialize, ToSchema)]

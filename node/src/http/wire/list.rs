@@ -16,7 +16,7 @@ pub struct List<T> {
     #[schema(value_type = String)]
     object: &'static str,
     data: Vec<T>,
-    /// None where the page is empty.
+    /// None where the page is empty, unless there is more: then it says where to go on.
     #[schema(required)]
     first_id: Option<String>,
     #[schema(required)]
@@ -45,6 +45,16 @@ impl<T: Listed> List<T> {
     pub fn new(data: Vec<T>, has_more: bool) -> Self {
         let id = |member: &T| member.id().to_owned();
         Self { object: "list", first_id: data.first().map(id), last_id: data.last().map(id), data, has_more }
+    }
+
+    /// A page behind which to go on at another id than its last member's, which may not be there.
+    pub fn ending_with(self, id: String) -> Self {
+        Self { last_id: Some(id), ..self }
+    }
+
+    /// The same of a page that is read backwards.
+    pub fn beginning_with(self, id: String) -> Self {
+        Self { first_id: Some(id), ..self }
     }
 
     /// The page out of members of which one more than its limit was asked for.

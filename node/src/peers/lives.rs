@@ -1,0 +1,158 @@
+//! This node's peers through its lives: a node that was declared dead is another peer to everyone, so its transport is made
+//! anew, on the same port.
+//!
+//! Started by `serve`, before the actors are: what is asked until they serve, and between two lives, is not sent. A
+//! transport that fails is made anew too.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use futures::future::BoxFuture;
+use klatch_actors::peers::{PeerAddress, PeerError, PeerId, Peers, Serve};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+
+use super::tls::TlsFiles;
+use super::{ClusterPeers, ClusterSettings, NO_CONNECTION};
+
+/// The port of the life before is free again within this, or something else has it.
+const PORT_AGAIN: Duration = Duration::from_millis(100);
+
+/// A host that says neither yes nor no in this time does not refuse.
+const KNOCK_MAX: Duration = Duration::from_millis(500);
+
+/// What stays the same in all lives.
+pub struct LifelongSettings {
+    pub name: Arc<str>,
+    /// Told to others, without the port; a certificate may be for it.
+    pub host: String,
+    pub secret: Vec<u8>,
+    /// None: plain TCP.
+    pub tls: Option<TlsFiles>,
+}
+
+pub struct Lives {
+    current: Arc<ArcSwapOption<ClusterPeers>>,
+    incarnation: watch::Sender<u64>,
+    kept: watch::Sender<Vec<PeerAddress>>,
+}
+
+impl Lives {
+    /// Connects to nobody before `serve` is there.
+    pub fn start(
+        settings: LifelongSettings,
+        incarnation: u64,
+        listener: TcpListener,
+        serve: oneshot::Receiver<Arc<dyn Serve>>,
+    ) -> anyhow::Result<Self> {
+        let address = listener.local_addr()?;
+        let current = Arc::new(ArcSwapOption::empty());
+        let (incarnation, incarnations) = watch::channel(incarnation);
+        let (kept, keeps) = watch::channel(Vec::new());
+        let living = Living { settings, address, current: current.clone(), incarnations, keeps };
+        tokio::spawn(living.run(listener, serve));
+        Ok(Self { current, incarnation, kept })
+    }
+}
+
+struct Living {
+    settings: LifelongSettings,
+    address: SocketAddr,
+    current: Arc<ArcSwapOption<ClusterPeers>>,
+    incarnations: watch::Receiver<u64>,
+    keeps: watch::Receiver<Vec<PeerAddress>>,
+}
+
+impl Living {
+    /// For as long as the node lives.
+    async fn run(mut self, mut listener: TcpListener, serve: oneshot::Receiver<Arc<dyn Serve>>) {
+        let Ok(serve) = serve.await else { return };
+        loop {
+            let incarnation = *self.incarnations.borrow_and_update();
+            let started = ClusterPeers::start(self.settings(incarnation), listener, serve.clone()).await;
+            match started {
+                Ok(peers) => {
+                    let peers = Arc::new(peers);
+                    self.current.store(Some(peers.clone()));
+                    let over = self.live(&peers).await;
+                    self.current.store(None);
+                    if over {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "the other nodes cannot be reached");
+                    tokio::time::sleep(PORT_AGAIN).await;
+                }
+            }
+            listener = self.listen_again().await;
+        }
+    }
+
+    fn settings(&self, incarnation: u64) -> ClusterSettings {
+        let LifelongSettings { name, host, secret, tls } = &self.settings;
+        let me = PeerId { name: name.clone(), incarnation };
+        ClusterSettings { me, host: host.clone(), secret: secret.clone(), tls: tls.clone() }
+    }
+
+    /// Until this life is over. True: the node is, too.
+    async fn live(&mut self, peers: &ClusterPeers) -> bool {
+        self.keeps.mark_changed();
+        loop {
+            tokio::select! {
+                () = peers.ended() => return false,
+                changed = self.incarnations.changed() => return changed.is_err(),
+                changed = self.keeps.changed() => {
+                    if changed.is_err() {
+                        return true;
+                    }
+                    let kept = self.keeps.borrow_and_update().clone();
+                    peers.keep(kept);
+                }
+            }
+        }
+    }
+
+    async fn listen_again(&self) -> TcpListener {
+        loop {
+            match TcpListener::bind(self.address).await {
+                Ok(listener) => return listener,
+                Err(error) => {
+                    if error.kind() != ErrorKind::AddrInUse {
+                        tracing::warn!(%error, cluster.addr = %self.address, "cannot listen for other nodes");
+                    }
+                    tokio::time::sleep(PORT_AGAIN).await;
+                }
+            }
+        }
+    }
+}
+
+impl Peers for Lives {
+    fn keep(&self, peers: Vec<PeerAddress>) {
+        self.kept.send_replace(peers);
+    }
+
+    fn reborn(&self, incarnation: u64) {
+        self.current.store(None);
+        self.incarnation.send_replace(incarnation);
+    }
+
+    fn refuses(&self, peer: &PeerAddress) -> BoxFuture<'static, bool> {
+        let address = peer.address.clone();
+        Box::pin(async move {
+            let knock = tokio::time::timeout(KNOCK_MAX, TcpStream::connect(address)).await;
+            matches!(knock, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused)
+        })
+    }
+
+    fn ask(&self, to: PeerId, request: Vec<u8>, deadline: Duration) -> BoxFuture<'static, Result<Vec<u8>, PeerError>> {
+        match &*self.current.load() {
+            Some(peers) => peers.ask(to, request, deadline),
+            None => Box::pin(std::future::ready(Err(NO_CONNECTION))),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The other nodes, over ractor_cluster: [`lives::Lives`] implements [`klatch_actors::peers::Peers`] for production.
+//!
+//! Reading order: [`options`]; who is there ([`preamble`], [`tls`], [`handshake`]); which connections there are
+//! ([`mesh`], [`listener`]); what is said over one ([`link`], [`gateway`]). ractor_cluster carries the frames, and none of
+//! its own ways to connect, authenticate or watch is relied on: its port takes nobody, and its cookie is derived.
+//!
+//! Started by `serve`; a crash of its actors or tasks leaves the node without peers, and [`ClusterPeers::ended`] says
+//! so. One per process, since ractor's registries are the process's.
+
+mod gateway;
+mod handshake;
+pub mod link;
+mod listener;
+pub mod lives;
+pub mod mesh;
+pub mod options;
+pub mod preamble;
+pub mod tls;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::future::BoxFuture;
+use klatch_actors::peers::{PeerAddress, PeerError, PeerId, Serve};
+use ractor::{Actor, ActorRef};
+use ractor_cluster::node::NodeConnectionMode;
+use ractor_cluster::{NodeServer, NodeServerMessage};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+pub use lives::{LifelongSettings, Lives};
+pub use options::ClusterOptions;
+
+use gateway::{Gateway, GatewayMessage, Links};
+use handshake::Handshake;
+use mesh::{Director, Events, Message};
+use preamble::{ClusterKey, Introduction};
+use tls::{Tls, TlsFiles};
+
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// Of ractor_cluster: four of our frames, since its own messages list a few actors.
+const SESSION_FRAME_BYTES_MAX: u64 = 256 << 10;
+const NO_CONNECTION: PeerError = PeerError::NotSent("there is no connection to the peer");
+
+/// All that is needed to meet others.
+pub struct ClusterSettings {
+    pub me: PeerId,
+    /// Told to others, without the port; a certificate may be for it.
+    pub host: String,
+    pub secret: Vec<u8>,
+    /// None: plain TCP.
+    pub tls: Option<TlsFiles>,
+}
+
+pub struct ClusterPeers {
+    links: Arc<Links>,
+    messages: UnboundedSender<Message>,
+    address: SocketAddr,
+    server: ActorRef<NodeServerMessage>,
+    gateway: ActorRef<GatewayMessage>,
+    tasks: Vec<JoinHandle<()>>,
+    ended: watch::Receiver<bool>,
+}
+
+impl ClusterPeers {
+    pub async fn start(
+        settings: ClusterSettings,
+        listener: TcpListener,
+        serve: Arc<dyn Serve>,
+    ) -> anyhow::Result<Self> {
+        let address = listener.local_addr()?;
+        let key = ClusterKey::new(&settings.secret);
+        let tls = settings.tls.map(Tls::open).transpose()?.map(Arc::new);
+        let links = Arc::new(Links::default());
+        let (gateway, gateway_ended) = Actor::spawn(None, Gateway, links.clone()).await.context("the gateway")?;
+        Gateway::announce(&gateway, &settings.me);
+        let life = settings.me.to_string();
+        // The host is the life too: two nodes with one `host:port` would take one another for themselves.
+        let mode = Some(NodeConnectionMode::Isolated);
+        let server = NodeServer::new(0, key.cookie(), life.clone(), life, None, mode)
+            .with_listen_addr(IpAddr::V4(Ipv4Addr::LOCALHOST))
+            .with_max_inbound_frame_size(SESSION_FRAME_BYTES_MAX);
+        let (server, server_ended) = Actor::spawn(None, server, ()).await.context("ractor_cluster")?;
+        let (messages, received) = mpsc::unbounded_channel();
+        let subscription = Box::new(Events(messages.clone()));
+        server.cast(NodeServerMessage::SubscribeToEvents { id: "klatch".to_owned(), subscription })?;
+        let own = Introduction { me: settings.me.clone(), host: settings.host, key };
+        let handshake = Arc::new(Handshake { own, tls });
+        let director =
+            Director::new(settings.me, server.clone(), handshake.clone(), links.clone(), serve, messages.clone());
+        let (end, ended) = watch::channel(false);
+        let mut tasks = vec![
+            tokio::spawn(director.run(received)),
+            tokio::spawn(listener::listen(listener, handshake, messages.clone())),
+            tokio::spawn(beat(links.clone())),
+        ];
+        tasks.push(tokio::spawn(async move {
+            tokio::select! {
+                _ = gateway_ended => {}
+                _ = server_ended => {}
+            }
+            let _ = end.send(true);
+        }));
+        Ok(Self { links, messages, address, server, gateway, tasks, ended })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether a round trip to this life of the peer was seen lately.
+    pub fn reaches(&self, peer: &PeerId) -> bool {
+        self.links.of_peer(peer).is_some_and(|link| link.alive())
+    }
+
+    /// Ends when the actors behind it ended by themselves.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ended = self.ended.clone();
+        async move { drop(ended.wait_for(|ended| *ended).await) }
+    }
+}
+
+impl Drop for ClusterPeers {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.server.stop(None);
+        self.gateway.stop(None);
+        for link in self.links.all() {
+            self.links.remove(link.id);
+        }
+    }
+}
+
+impl ClusterPeers {
+    /// See [`klatch_actors::Peers::keep`](klatch_actors::peers::Peers::keep).
+    pub fn keep(&self, peers: Vec<PeerAddress>) {
+        let _ = self.messages.send(Message::Keep(peers));
+    }
+
+    /// See [`klatch_actors::Peers::ask`](klatch_actors::peers::Peers::ask). What is to be sent is under way when this returns.
+    pub fn ask(
+        &self,
+        to: PeerId,
+        request: Vec<u8>,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Vec<u8>, PeerError>> {
+        match self.links.of_peer(&to) {
+            Some(link) => link.ask(request, deadline),
+            None => Box::pin(async { Err(NO_CONNECTION) }),
+        }
+    }
+}
+
+/// A process that was frozen beats once when it goes on, and not once for each second that it missed.
+async fn beat(links: Arc<Links>) {
+    let mut every = tokio::time::interval(BEAT_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        for link in links.all() {
+            link.tick();
+        }
+    }
+}
+
+/// The port that others connect to.
+pub async fn reserve(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}

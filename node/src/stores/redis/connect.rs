@@ -1,0 +1,125 @@
+//! Making the connections of a lane: one that writes and waits, one that reads beside it, both to the same process,
+//! which must be a master.
+
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Client, ConnectionInfo, RedisError, Value, cmd};
+
+use super::address::{Address, at};
+use super::options::RedisOptions;
+
+/// Whom a lane connects to, found out again at each connection.
+#[derive(Clone)]
+pub enum Target {
+    Fixed(ConnectionInfo),
+    Sentinel { sentinels: Vec<(String, u16)>, master: String, settings: ConnectionInfo },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Of a read.
+    pub answer: Duration,
+    /// Of a batch, which may wait for replicas.
+    pub batch: Duration,
+}
+
+pub struct Connected {
+    pub writer: MultiplexedConnection,
+    pub reader: MultiplexedConnection,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+    #[error("no sentinel of {0} could name the master")]
+    NoSentinel(String),
+    #[error("it is no master but a {0}")]
+    NoMaster(String),
+    #[error("its two connections led to different servers")]
+    TwoServers,
+}
+
+impl Timeouts {
+    pub fn new(options: &RedisOptions) -> Self {
+        let RedisOptions { connect_timeout, answer_timeout, replica_timeout, .. } = *options;
+        Self { connect: connect_timeout, answer: answer_timeout, batch: answer_timeout + replica_timeout }
+    }
+}
+
+impl Target {
+    /// None for a cluster, whose masters are targets of their own.
+    pub fn of(address: &Address) -> Option<Self> {
+        match address.clone() {
+            Address::Single(info) => Some(Self::Fixed(info)),
+            Address::Sentinel { sentinels, master, settings } => Some(Self::Sentinel { sentinels, master, settings }),
+            Address::Cluster { .. } => None,
+        }
+    }
+
+    pub async fn connect(&self, timeouts: &Timeouts) -> Result<Connected, ConnectError> {
+        let info = self.find(timeouts).await?;
+        let mut writer = open(info.clone(), timeouts.connect, timeouts.batch).await?;
+        let mut reader = open(info, timeouts.connect, timeouts.answer).await?;
+        must_be_master(&mut writer).await?;
+        // A name may lead to another server each time.
+        if run_id(&mut writer).await? != run_id(&mut reader).await? {
+            return Err(ConnectError::TwoServers);
+        }
+        Ok(Connected { writer, reader })
+    }
+
+    async fn find(&self, timeouts: &Timeouts) -> Result<ConnectionInfo, ConnectError> {
+        match self {
+            Self::Fixed(info) => Ok(info.clone()),
+            Self::Sentinel { sentinels, master, settings } => {
+                for sentinel in sentinels {
+                    match ask(sentinel, master, settings, timeouts).await {
+                        Ok(Some(found)) => return Ok(at(settings, found)),
+                        Ok(None) => tracing::warn!(sentinel.host = sentinel.0, "a sentinel does not know the master"),
+                        Err(error) => tracing::warn!(sentinel.host = sentinel.0, %error, "a sentinel does not answer"),
+                    }
+                }
+                Err(ConnectError::NoSentinel(master.clone()))
+            }
+        }
+    }
+}
+
+/// Sentinels are asked without the password of the master: it is not theirs, and mostly they have none.
+async fn ask(
+    sentinel: &(String, u16),
+    master: &str,
+    settings: &ConnectionInfo,
+    timeouts: &Timeouts,
+) -> Result<Option<(String, u16)>, RedisError> {
+    let plain = at(settings, sentinel.clone()).set_redis_settings(::redis::RedisConnectionInfo::default());
+    let mut connection = open(plain, timeouts.connect, timeouts.answer).await?;
+    cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master).query_async(&mut connection).await
+}
+
+pub async fn open(
+    info: ConnectionInfo,
+    connect: Duration,
+    answer: Duration,
+) -> Result<MultiplexedConnection, RedisError> {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(connect)).set_response_timeout(Some(answer));
+    Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// A server that was a master may have become a replica, and then refuses all writes for ever.
+pub async fn must_be_master(connection: &mut MultiplexedConnection) -> Result<(), ConnectError> {
+    let role: Vec<Value> = cmd("ROLE").query_async(connection).await?;
+    match role.first() {
+        Some(Value::BulkString(role)) if role == b"master" => Ok(()),
+        Some(Value::BulkString(role)) => Err(ConnectError::NoMaster(String::from_utf8_lossy(role).into_owned())),
+        _ => Err(ConnectError::NoMaster("server without a role".to_owned())),
+    }
+}
+
+async fn run_id(connection: &mut MultiplexedConnection) -> Result<Option<String>, RedisError> {
+    let said: String = cmd("INFO").arg("server").query_async(connection).await?;
+    Ok(said.lines().find_map(|line| line.strip_prefix("run_id:")).map(|id| id.trim().to_owned()))
+}

@@ -1,0 +1,260 @@
+//! [`Store`] on the lanes: each call makes its command, and reads its answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ::redis::{Cmd, cmd};
+use klatch_actors::Store;
+use klatch_actors::store::{Compaction, IndexRow, Log, LogEnd, Order, StoreError, Stored};
+use klatch_protocol::envelope::seal;
+use klatch_protocol::state::ItemRow;
+use klatch_protocol::{ConversationId, Entry, Position, Shard, Turn};
+
+use super::job::{Fence, Kind};
+use super::keys::{self, entry_id, excluding, including, number_and_rest, unseal};
+use super::{RedisStore, compaction, read};
+use crate::stores::metrics::Operation;
+
+type Done<T> = Result<T, StoreError>;
+
+const LAST_ID: ConversationId = ConversationId([0xff; 16]);
+
+impl RedisStore {
+    async fn append_entry(&self, conversation: ConversationId, entry: Arc<Entry>) -> Done<()> {
+        let key = self.keys.log(conversation);
+        let mut command = cmd("XADD");
+        command.arg(&key);
+        // Redis would make a log at any first id.
+        if entry.position != Position::default().claim() {
+            command.arg("NOMKSTREAM");
+        }
+        command.arg(entry_id(entry.position));
+        command.arg(keys::TOKEN).arg(&entry.token.0.to_be_bytes()[..]).arg(keys::ENTRY).arg(seal(&*entry));
+        let fence = Fence { conversation, position: entry.position, token: entry.token };
+        match self.lane(&key)?.submit(command, Kind::Append(fence), true).await {
+            Ok(_) => Ok(()),
+            Err(StoreError::Fenced(None)) => Err(self.fenced(conversation).await),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The refusal stands, whatever the end is; it only helps whoever reads it.
+    async fn fenced(&self, conversation: ConversationId) -> StoreError {
+        let end = self.plain_read(&self.keys.log(conversation), read::end_command(&self.keys, conversation)).await;
+        let end = end.and_then(read::end).ok().flatten();
+        StoreError::Fenced(end.map(|end| end.position))
+    }
+
+    /// What the replicas do not have yet is no end that anyone may build upon.
+    async fn read_end(&self, conversation: ConversationId) -> Done<Option<LogEnd>> {
+        let (key, command) = (self.keys.log(conversation), read::end_command(&self.keys, conversation));
+        if !self.waits() {
+            return read::end(self.plain_read(&key, command).await?);
+        }
+        let reply = self.lane(&key)?.submit(command, Kind::Plain, true).await;
+        read::end(reply.map_err(super::nothing_read)?.value)
+    }
+
+    /// The log is read beside the batches, since it may be long; then a batch's wait says that the replicas have it.
+    async fn read_log(&self, conversation: ConversationId) -> Done<Log> {
+        let key = self.keys.log(conversation);
+        let lane = self.lane(&key)?;
+        let read = lane.read(read::log_command(&self.keys, conversation)).await?;
+        if self.waits() {
+            let look = cmd("EXISTS").arg(&key).take();
+            let confirmed = lane.submit(look, Kind::Plain, true).await.map_err(super::nothing_read)?;
+            if confirmed.generation != read.generation {
+                return Err(StoreError::Unavailable("the connection to Redis was replaced".to_owned()));
+            }
+        }
+        read::log(read.value)
+    }
+
+    async fn compact_log(&self, conversation: ConversationId, compaction: Compaction) -> Done<()> {
+        let key = self.keys.log(conversation);
+        let lane = self.lane(&key)?;
+        let mut found = BTreeMap::new();
+        for (ordinal, ..) in &compaction.settled.hide {
+            let command = compaction::row_command(&self.keys, conversation, *ordinal);
+            let row = compaction::row(lane.read(command).await?.value)?;
+            found.extend(row.map(|row| (*ordinal, row)));
+        }
+        let call = compaction::call(&self.keys, conversation, &compaction, found)?;
+        let reply = lane.submit(call, Kind::Script, true).await?;
+        match compaction::done(reply.value)? {
+            true => Ok(()),
+            false => Err(self.fenced(conversation).await),
+        }
+    }
+
+    async fn read_items(
+        &self,
+        conversation: ConversationId,
+        from: u64,
+        to: u64,
+        order: Order,
+        limit: usize,
+    ) -> Done<Vec<ItemRow>> {
+        if from >= to || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let key = self.keys.items(conversation);
+        let (low, high) = (including(&from.to_be_bytes()), excluding(&to.to_be_bytes()));
+        let page = self.plain_read(&key, read::page_command(&key, &low, &high, order, limit)).await?;
+        read::members(page, |member| unseal(number_and_rest(member)?.1))
+    }
+
+    async fn read_index(
+        &self,
+        tenant: String,
+        subject: String,
+        after: Option<(u64, ConversationId)>,
+        order: Order,
+        limit: usize,
+    ) -> Done<Vec<IndexRow>> {
+        let key = self.keys.index(&tenant, &subject);
+        let after = after.map(|(at_ms, conversation)| excluding(&keys::dated(at_ms, conversation)));
+        let (low, high) = match order {
+            Order::Ascending => (after, None),
+            Order::Descending => (None, after),
+        };
+        let (low, high) = (low.unwrap_or_else(|| b"-".to_vec()), high.unwrap_or_else(|| b"+".to_vec()));
+        let page = self.plain_read(&key, read::page_command(&key, &low, &high, order, limit)).await?;
+        read::members(page, |member| {
+            let (created_at_ms, conversation) = keys::date_of(member)?;
+            Ok(IndexRow { tenant: tenant.clone(), subject: subject.clone(), created_at_ms, conversation })
+        })
+    }
+
+    async fn read_open(&self, shard: Shard, after: Option<ConversationId>, limit: usize) -> Done<Vec<ConversationId>> {
+        let key = self.keys.open(shard);
+        let low = after.map_or_else(|| b"-".to_vec(), |after| excluding(&after.0));
+        let page = self.plain_read(&key, read::page_command(&key, &low, b"+", Order::Ascending, limit)).await?;
+        read::members(page, keys::conversation_of)
+    }
+
+    async fn read_due(&self, now_ms: u64, limit: usize) -> Done<Vec<(u64, ConversationId)>> {
+        let key = self.keys.due();
+        let high = including(&keys::dated(now_ms, LAST_ID));
+        let page = self.plain_read(&key, read::page_command(&key, b"-", &high, Order::Ascending, limit)).await?;
+        read::members(page, keys::date_of)
+    }
+
+    async fn add_row(&self, key: String, member: Vec<u8>) -> Done<()> {
+        let command = cmd("ZADD").arg(&key).arg(0).arg(member).take();
+        self.write_row(&key, command).await
+    }
+
+    async fn remove_row(&self, key: String, member: Vec<u8>) -> Done<()> {
+        let command = cmd("ZREM").arg(&key).arg(member).take();
+        self.write_row(&key, command).await
+    }
+
+    async fn write_row(&self, key: &str, command: Cmd) -> Done<()> {
+        self.lane(key)?.submit(command, Kind::Plain, true).await.map(drop)
+    }
+
+    async fn timed<T>(&self, operation: Operation, work: impl Future<Output = Done<T>>) -> Done<T> {
+        let begun = Instant::now();
+        let done = work.await;
+        self.timers.record(operation, begun, &done);
+        done
+    }
+}
+
+impl Store for RedisStore {
+    fn append(&self, conversation: ConversationId, entry: Arc<Entry>) -> Stored<'_, ()> {
+        Box::pin(self.timed(Operation::Append, self.append_entry(conversation, entry)))
+    }
+
+    fn log_end(&self, conversation: ConversationId) -> Stored<'_, Option<LogEnd>> {
+        Box::pin(self.timed(Operation::LogEnd, self.read_end(conversation)))
+    }
+
+    fn log(&self, conversation: ConversationId) -> Stored<'_, Log> {
+        Box::pin(self.timed(Operation::Log, self.read_log(conversation)))
+    }
+
+    fn compact(&self, conversation: ConversationId, compaction: Compaction) -> Stored<'_, ()> {
+        Box::pin(self.timed(Operation::Compact, self.compact_log(conversation, compaction)))
+    }
+
+    fn items(
+        &self,
+        conversation: ConversationId,
+        from: u64,
+        to: u64,
+        order: Order,
+        limit: usize,
+    ) -> Stored<'_, Vec<ItemRow>> {
+        Box::pin(self.timed(Operation::Items, self.read_items(conversation, from, to, order, limit)))
+    }
+
+    fn item_of_client(&self, conversation: ConversationId, client_id: String) -> Stored<'_, Option<u64>> {
+        Box::pin(self.timed(Operation::Items, async move {
+            let key = self.keys.clients(conversation);
+            let value = self.plain_read(&key, cmd("HGET").arg(&key).arg(client_id).take()).await?;
+            read::optional(value)?.map(|ordinal| Ok(number_and_rest(&ordinal)?.0)).transpose()
+        }))
+    }
+
+    fn turn(&self, conversation: ConversationId, turn: u64) -> Stored<'_, Option<Turn>> {
+        Box::pin(self.timed(Operation::Turn, async move {
+            let key = self.keys.turns(conversation);
+            let value = self.plain_read(&key, cmd("HGET").arg(&key).arg(&turn.to_be_bytes()[..]).take()).await?;
+            read::optional(value)?.map(|sealed| unseal(&sealed)).transpose()
+        }))
+    }
+
+    fn index_add(&self, row: IndexRow) -> Stored<'_, ()> {
+        let (key, member) = index_row(self, &row);
+        Box::pin(self.timed(Operation::WriteRow, self.add_row(key, member)))
+    }
+
+    fn index_remove(&self, row: IndexRow) -> Stored<'_, ()> {
+        let (key, member) = index_row(self, &row);
+        Box::pin(self.timed(Operation::WriteRow, self.remove_row(key, member)))
+    }
+
+    fn index(
+        &self,
+        tenant: String,
+        subject: String,
+        after: Option<(u64, ConversationId)>,
+        order: Order,
+        limit: usize,
+    ) -> Stored<'_, Vec<IndexRow>> {
+        Box::pin(self.timed(Operation::ReadRows, self.read_index(tenant, subject, after, order, limit)))
+    }
+
+    fn open_add(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
+        Box::pin(self.timed(Operation::WriteRow, self.add_row(self.keys.open(shard), conversation.0.to_vec())))
+    }
+
+    fn open_remove(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
+        Box::pin(self.timed(Operation::WriteRow, self.remove_row(self.keys.open(shard), conversation.0.to_vec())))
+    }
+
+    fn open(&self, shard: Shard, after: Option<ConversationId>, limit: usize) -> Stored<'_, Vec<ConversationId>> {
+        Box::pin(self.timed(Operation::ReadRows, self.read_open(shard, after, limit)))
+    }
+
+    fn due_add(&self, at_ms: u64, conversation: ConversationId) -> Stored<'_, ()> {
+        let member = keys::dated(at_ms, conversation);
+        Box::pin(self.timed(Operation::WriteRow, self.add_row(self.keys.due(), member)))
+    }
+
+    fn due_remove(&self, at_ms: u64, conversation: ConversationId) -> Stored<'_, ()> {
+        let member = keys::dated(at_ms, conversation);
+        Box::pin(self.timed(Operation::WriteRow, self.remove_row(self.keys.due(), member)))
+    }
+
+    fn due(&self, now_ms: u64, limit: usize) -> Stored<'_, Vec<(u64, ConversationId)>> {
+        Box::pin(self.timed(Operation::ReadRows, self.read_due(now_ms, limit)))
+    }
+}
+
+fn index_row(store: &RedisStore, row: &IndexRow) -> (String, Vec<u8>) {
+    (store.keys.index(&row.tenant, &row.subject), keys::dated(row.created_at_ms, row.conversation))
+}

@@ -1,5 +1,6 @@
 //! A reverse proxy of the tests: each request goes to a node picked at random, whatever connection it came over, so that
-//! a client's requests are spread as badly as can be. Bodies are streamed both ways as they come.
+//! a client's requests are spread as badly as can be. Answers are streamed as they come; requests are gathered first, as
+//! NGINX does, so that a node that refuses one early breaks no connection of the client.
 //!
 //! Started by a test or by `with-node`. It tries no second node: a client that meets a dead one is told so.
 
@@ -20,6 +21,9 @@ use crate::random::below;
 /// Of one connection, and not of what travels over it.
 const HOP_BY_HOP: [HeaderName; 5] =
     [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TE, header::TRAILER];
+
+/// Above all that a node takes.
+const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// Dropped, it accepts no more connections.
 pub struct Balancer {
@@ -62,9 +66,10 @@ async fn pass_on(State(nodes): State<Arc<Nodes>>, request: Request) -> Response 
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let url = format!("{}{path}", nodes.urls[below(nodes.urls.len())]);
     let mut passed = nodes.http.request(parts.method, url).headers(end_to_end(parts.headers));
-    // One without a body must not get an empty one in pieces.
-    if !axum::body::HttpBody::is_end_stream(&body) {
-        passed = passed.body(reqwest::Body::wrap_stream(body.into_data_stream()));
+    match axum::body::to_bytes(body, BODY_BYTES_MAX).await {
+        Ok(body) if body.is_empty() => {}
+        Ok(body) => passed = passed.body(body),
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     }
     match passed.send().await {
         Ok(answer) => {

@@ -37,7 +37,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// Turns acknowledged before the disturbance, and after it.
 const TURNS_BEFORE: u64 = 20;
 const TURNS_AFTER: u64 = 20;
-const CLIENTS: usize = 6;
+const CLIENTS: usize = 10;
 const CONVERSATIONS: usize = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::conversation::decide::{Catalog, Traits};
 use crate::conversation::{Clock, Surroundings, system_clock};
 use crate::gateway::decide::Asked;
-use crate::gateway::forward::{self, Behind, NodeLoad, Receiver};
+use crate::gateway::forward::{self, Behind, NodeLoad, Receiver, Spending, Spent};
 use crate::gateway::{Arguments as GatewayArguments, GatewayActor, GatewayMessage};
 use crate::limits::Limits;
 use crate::membership::view::{Member, View};
@@ -53,6 +53,9 @@ const NO_OWNER_WAIT_MAX: Duration = Duration::from_millis(160);
 
 /// In a cluster for so long: a dead node is noticed, and its conversations are taken over, well within it.
 const NO_OWNER_MAX: Duration = Duration::from_secs(10);
+
+/// An owner that no node reaches is passed over after so long: the request is served where it is, and the fence decides.
+const SERVE_HERE_AFTER: Duration = Duration::from_secs(2);
 
 /// On a node that is alone for so long: a conversation that is just being closed is back at once.
 const ALONE_NO_OWNER_MAX: Duration = Duration::from_millis(600);
@@ -112,6 +115,7 @@ pub struct Handle {
     gateway: ActorRef<GatewayMessage>,
     reader: Reader,
     peers: Arc<dyn Peers>,
+    spent: Spent,
     surroundings: Arc<Surroundings>,
 }
 
@@ -178,11 +182,12 @@ impl Node {
         });
         let (has_ended, ended) = watch::channel(false);
         let cluster = cluster.unwrap_or_else(Cluster::alone);
-        let peers = cluster.peers.clone();
-        let arguments = Arguments { surroundings: surroundings.clone(), has_ended, cluster, view: view_told };
+        let (peers, spent) = (cluster.peers.clone(), Spent::default());
+        let arguments =
+            Arguments { surroundings: surroundings.clone(), has_ended, cluster, spent: spent.clone(), view: view_told };
         let (actor, _) = Actor::spawn(None, NodeActor, arguments).await?;
         let children = ractor::call!(actor, NodeMessage::Children)?;
-        let handle = Handle { gateway: children.gateway, reader, peers, surroundings };
+        let handle = Handle { gateway: children.gateway, reader, peers, spent, surroundings };
         ractor::call!(children.membership, MembershipMessage::Up)?;
         let chores =
             vec![tokio::spawn(take_up(handle.clone(), store.clone())), tokio::spawn(expire(handle.clone(), store))];
@@ -255,7 +260,8 @@ impl Handle {
     /// Dropping the future does not undo the request.
     pub async fn ask(&self, conversation: ConversationId, request: Request) -> Result<Answer, Refusal> {
         let Surroundings { shared, view, .. } = &*self.surroundings;
-        let until = Instant::now() + if *shared { NO_OWNER_MAX } else { ALONE_NO_OWNER_MAX };
+        let begun = Instant::now();
+        let until = begun + if *shared { NO_OWNER_MAX } else { ALONE_NO_OWNER_MAX };
         let (mut direct, mut wait, mut view) = (None, NO_OWNER_WAIT, view.clone());
         loop {
             view.mark_unchanged();
@@ -266,6 +272,9 @@ impl Handle {
             };
             if Instant::now() >= until {
                 return Err(refusal);
+            }
+            if refusal == Refusal::Moved && begun.elapsed() >= SERVE_HERE_AFTER {
+                direct = Some(self.surroundings.me());
             }
             if let Refusal::Elsewhere { owner } = refusal {
                 direct = Some(owner);
@@ -288,7 +297,7 @@ impl Handle {
         direct: Option<PeerId>,
     ) -> Result<Answer, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let asked = Asked { conversation, request, reply: Some(reply), hops: 0, direct };
+        let asked = Asked { conversation, request, reply: Some(reply), hops: 0, direct, relayed: false };
         self.gateway
             .cast(GatewayMessage::Ask(asked))
             .map_err(|_| Refusal::Unavailable("the node is stopping".into()))?;
@@ -298,7 +307,7 @@ impl Handle {
 
     /// The same, for what needs no answer.
     pub fn tell(&self, conversation: ConversationId, request: Request) {
-        let asked = Asked { conversation, request, reply: None, hops: 0, direct: None };
+        let asked = Asked { conversation, request, reply: None, hops: 0, direct: None, relayed: false };
         // A node that is stopping needs no word any more.
         let _ = self.gateway.cast(GatewayMessage::Ask(asked));
     }
@@ -329,6 +338,19 @@ impl Handle {
             MemberStatus { id, member: member.clone(), shards, load }
         };
         futures::future::join_all(view.members.iter().map(one)).await
+    }
+
+    /// `edge` is told what tenants spent at other nodes. One edge per node: only the first call counts.
+    pub fn on_spending(&self, edge: impl Fn(Spending) + Send + Sync + 'static) {
+        self.spent.tells(Box::new(edge));
+    }
+
+    /// Tells all other nodes what tenants spent here.
+    pub fn tell_spending(&self, spending: &Spending) {
+        let view = self.surroundings.view.borrow().clone();
+        for peer in view.peers(&self.surroundings.node) {
+            tokio::spawn(forward::tell_spent(self.peers.clone(), peer.id, spending.clone()));
+        }
     }
 
     pub fn open_turns(&self) -> usize {
@@ -452,6 +474,7 @@ struct Arguments {
     surroundings: Arc<Surroundings>,
     has_ended: watch::Sender<bool>,
     cluster: Cluster,
+    spent: Spent,
     view: watch::Sender<View>,
 }
 
@@ -476,7 +499,7 @@ impl Actor for NodeActor {
         myself: ActorRef<NodeMessage>,
         arguments: Arguments,
     ) -> Result<NodeState, ActorProcessingErr> {
-        let Arguments { surroundings, has_ended, cluster, view } = arguments;
+        let Arguments { surroundings, has_ended, cluster, spent, view } = arguments;
         let Cluster { views, peers, address, serve } = cluster;
         let behind = Behind::default();
         let arguments = GatewayArguments {
@@ -486,7 +509,7 @@ impl Actor for NodeActor {
             node: myself.get_cell(),
         };
         let (gateway, _) = Actor::spawn_linked(None, GatewayActor, arguments, myself.get_cell()).await?;
-        let receiver = Receiver::new(gateway.clone(), behind.clone(), surroundings.view.clone());
+        let receiver = Receiver::new(gateway.clone(), behind.clone(), spent, surroundings.view.clone());
         // Who is alone has nobody to serve.
         let _ = serve.send(Arc::new(receiver));
         let arguments = MembershipArguments { address, views, peers, surroundings, gateway: gateway.clone(), view };

@@ -49,6 +49,9 @@ pub trait Peers: Send + Sync + 'static {
     /// else happens, silence included. Ends within a second.
     fn refuses(&self, peer: &PeerAddress) -> BoxFuture<'static, bool>;
 
+    /// Whether the peer answered lately.
+    fn reaches(&self, peer: &PeerId) -> bool;
+
     /// Sends the request and waits for its answer, at most so long. A peer that dies, freezes or is cut off is noticed
     /// before a long deadline. Dropping the future does not take the request back.
     fn ask(&self, to: PeerId, request: Vec<u8>, deadline: Duration) -> BoxFuture<'static, Result<Vec<u8>, PeerError>>;
@@ -70,6 +73,10 @@ impl Peers for NoPeers {
 
     fn refuses(&self, _: &PeerAddress) -> BoxFuture<'static, bool> {
         Box::pin(std::future::ready(false))
+    }
+
+    fn reaches(&self, _: &PeerId) -> bool {
+        false
     }
 
     fn ask(&self, _: PeerId, _: Vec<u8>, _: Duration) -> BoxFuture<'static, Result<Vec<u8>, PeerError>> {

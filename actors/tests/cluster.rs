@@ -13,8 +13,10 @@ use klatch_actors::membership::views::{Beat, Viewed, Views, ViewsError};
 use klatch_actors::node::Cluster;
 use klatch_actors::peers::PeerId;
 use klatch_actors::peers::memory::Switchboard;
+use klatch_actors::reader::Page;
 use klatch_actors::request::{OnBusy, Wait};
 use klatch_actors::responder::{Ask, End, Responder, ResponderError, Responders, Said};
+use klatch_actors::store::Order;
 use klatch_actors::store::memory::MemoryStore;
 use klatch_actors::{Answer, Caller, Handle, Node, NodeOptions, Refusal, Request, Submit};
 use klatch_protocol::event::{Created, Parameters};
@@ -392,4 +394,48 @@ async fn a_node_that_was_cut_off_from_the_table_drops_everything_and_joins_anew(
     world.gate.add_permits(10);
     let answer = world.handle("a").ask(id, submit("again", Wait::Ended, Some(1))).await;
     assert!(matches!(answer, Ok(Answer::Turn { .. })), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_nodes_that_do_not_reach_one_another_are_served_by_way_of_a_third() {
+    let world = World::new(&["a", "b", "c"]).await;
+    world.gate.add_permits(100);
+    world.board.cut("a", "b");
+    let id = world.create_at("b").await;
+    for n in 0..3 {
+        let answer = world.handle("a").ask(id, submit("one two", Wait::Ended, Some(n))).await;
+        assert!(matches!(answer, Ok(Answer::Turn { replayed: false, .. })), "{answer:?}");
+    }
+    let reader = world.handle("a").reader().clone();
+    let state = reader.state(id).await.expect("it is read");
+    assert_eq!(state.claimed_by.map(|by| by.node).as_deref(), Some("b"), "its owner was passed over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_nobody_reaches_is_passed_over() {
+    let world = World::new(&["a", "b"]).await;
+    world.gate.add_permits(100);
+    let id = world.create_at("b").await;
+    world.board.cut("a", "b");
+    let answer = world.handle("a").ask(id, submit("one two", Wait::Ended, None)).await;
+    let Ok(Answer::Turn { turn, .. }) = answer else { panic!("{answer:?}") };
+    assert_eq!(turn.text(), "one two");
+    let answer = world.handle("b").ask(id, submit("three", Wait::Ended, None)).await;
+    assert!(matches!(answer, Ok(Answer::Turn { .. })), "both go on, in one order: {answer:?}");
+    let reader = world.handle("a").reader().clone();
+    let state = Arc::new(reader.state(id).await.expect("it is read"));
+    let page = Page { from: 0, to: u64::MAX, order: Order::Ascending, limit: 10 };
+    let items = reader.items(id, &state, page).await.expect("it is read");
+    let texts: Vec<String> = items.iter().map(|item| item.body.text()).collect();
+    assert_eq!(texts, ["one two", "one two", "three", "three"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_tenant_spends_is_told_to_the_other_nodes() {
+    let world = World::new(&["a", "b"]).await;
+    let (told, mut heard) = mpsc::unbounded_channel();
+    world.handle("b").on_spending(move |spending| drop(told.send(spending)));
+    let spending = vec![("acme".into(), 3)];
+    world.handle("a").tell_spending(&spending);
+    assert_eq!(tokio::time::timeout(PATIENCE, heard.recv()).await, Ok(Some(spending)));
 }

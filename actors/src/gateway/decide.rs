@@ -17,6 +17,9 @@ use crate::request::{Full, Refusal, Request};
 /// A request is passed on from node to node so often; the last one serves it.
 pub const HOPS_MAX: u8 = 2;
 
+/// Nodes by which a peer is tried to be reached that this node does not reach.
+const RELAYS_MAX: usize = 2;
+
 /// While everyone in memory is busy the limit may be passed by so much before requests are refused.
 const OVER_THE_LIMIT: usize = 1_024;
 
@@ -52,8 +55,10 @@ pub struct Asked<R> {
     pub reply: Option<R>,
     /// Nodes that passed it on.
     pub hops: u8,
-    /// Whom to ask, whoever should own it: an open turn is theirs.
+    /// Whom to ask, whoever should own it: an open turn is theirs, or they are to pass it on.
     pub direct: Option<PeerId>,
+    /// It has gone by a third node already, since two did not reach one another.
+    pub relayed: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -62,9 +67,11 @@ pub enum Effect<R> {
         shard: Shard,
         asked: Asked<R>,
     },
+    /// `relays` may reach a peer that this node does not.
     Forward {
         to: PeerId,
         asked: Asked<R>,
+        relays: Vec<PeerId>,
     },
     Passivate(ConversationId),
     Refuse(Option<R>, Refusal),
@@ -137,7 +144,7 @@ impl Gateway {
 
     fn ask<R>(&mut self, now_ms: u64, asked: Asked<R>, heavy: bool) -> Vec<Effect<R>> {
         if let Some(to) = asked.direct.clone().filter(|to| *to != self.me) {
-            return vec![Effect::Forward { to, asked: Asked { hops: HOPS_MAX, direct: None, ..asked } }];
+            return vec![self.forward(to, Asked { hops: HOPS_MAX, direct: None, ..asked })];
         }
         let shard = asked.conversation.shard();
         let known = self.residents.contains(&asked.conversation);
@@ -145,9 +152,9 @@ impl Gateway {
         // While everything is given away, what runs here may still be watched and stopped.
         let finishing = known && matches!(asked.request, Request::Watch { .. } | Request::Cancel { .. });
         let mine = owner.as_ref() == Some(&self.me) || finishing;
-        if !mine && asked.hops < HOPS_MAX {
+        if !mine && asked.hops < HOPS_MAX && asked.direct.is_none() {
             return vec![match owner {
-                Some(to) => Effect::Forward { to, asked: Asked { hops: asked.hops + 1, ..asked } },
+                Some(to) => self.forward(to, Asked { hops: asked.hops + 1, ..asked }),
                 None => Effect::Refuse(asked.reply, Refusal::Moved),
             }];
         }
@@ -170,6 +177,17 @@ impl Gateway {
             }
         }
         effects
+    }
+
+    fn forward<R>(&self, to: PeerId, asked: Asked<R>) -> Effect<R> {
+        let relays = if asked.relayed { Vec::new() } else { self.relays(&to) };
+        Effect::Forward { to, asked, relays }
+    }
+
+    fn relays(&self, to: &PeerId) -> Vec<PeerId> {
+        let up = self.view.members.iter().filter(|(_, member)| member.status == MemberStatus::Up);
+        let id = up.map(|(name, member)| PeerId { name: name.clone(), incarnation: member.incarnation });
+        id.filter(|id| id != to && *id != self.me).take(RELAYS_MAX).collect()
     }
 
     /// Who lost their place here go as soon as nothing of them is open.
@@ -221,7 +239,7 @@ mod tests {
     }
 
     fn asked(conversation: ConversationId, request: Request) -> Asked<()> {
-        Asked { conversation, request, reply: Some(()), hops: 0, direct: None }
+        Asked { conversation, request, reply: Some(()), hops: 0, direct: None, relayed: false }
     }
 
     fn ask(gateway: &mut Gateway, now_ms: u64, n: u8) -> Vec<ConversationId> {
@@ -315,7 +333,7 @@ mod tests {
             let on_its_way = Asked { hops, ..asked(id(1), Request::Wake) };
             let passed_on = Asked { hops: hops + 1, ..asked(id(1), Request::Wake) };
             let effects = gateway.decide(0, Input::Ask { asked: on_its_way, heavy: false });
-            assert_eq!(effects, [Effect::Forward { to: b.clone(), asked: passed_on }]);
+            assert_eq!(effects, [Effect::Forward { to: b.clone(), asked: passed_on, relays: Vec::new() }]);
         }
         let last = Asked { hops: HOPS_MAX, ..asked(id(1), Request::Wake) };
         let effects = gateway.decide(0, Input::Ask { asked: last, heavy: false });
@@ -329,7 +347,32 @@ mod tests {
         let direct = Asked { direct: Some(b.clone()), ..asked(id(1), Request::Wake) };
         let expected = Asked { hops: HOPS_MAX, ..asked(id(1), Request::Wake) };
         let effects = gateway.decide(0, Input::Ask { asked: direct, heavy: false });
-        assert_eq!(effects, [Effect::Forward { to: b, asked: expected }]);
+        assert_eq!(effects, [Effect::Forward { to: b, asked: expected, relays: Vec::new() }]);
+    }
+
+    #[test]
+    fn a_third_node_may_reach_whom_this_one_does_not_and_asks_no_fourth() {
+        let mut gateway = gateway(10);
+        let id_of = |name: &str| PeerId { name: name.into(), incarnation: 1 };
+        gateway.decide::<()>(
+            0,
+            Input::View(view(&[("a", MemberStatus::Up), ("b", MemberStatus::Up), ("c", MemberStatus::Up)])),
+        );
+        let direct = Asked { direct: Some(id_of("b")), ..asked(id(1), Request::Wake) };
+        let effects = gateway.decide(0, Input::Ask { asked: direct, heavy: false });
+        assert!(matches!(&effects[0], Effect::Forward { relays, .. } if *relays == [id_of("c")]), "{effects:?}");
+        let relayed = Asked { direct: Some(id_of("b")), relayed: true, ..asked(id(1), Request::Wake) };
+        let effects = gateway.decide(0, Input::Ask { asked: relayed, heavy: false });
+        assert!(matches!(&effects[0], Effect::Forward { relays, .. } if relays.is_empty()), "{effects:?}");
+    }
+
+    #[test]
+    fn a_request_that_is_to_be_served_here_is() {
+        let mut gateway = Gateway::new(me(), 10, 1_000);
+        gateway.decide::<()>(0, Input::View(view(&[("a", MemberStatus::Leaving), ("b", MemberStatus::Up)])));
+        let here = Asked { direct: Some(me()), ..asked(id(1), Request::Wake) };
+        let effects = gateway.decide(0, Input::Ask { asked: here, heavy: false });
+        assert!(matches!(effects[0], Effect::Pass { .. }));
     }
 
     #[test]

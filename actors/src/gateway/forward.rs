@@ -2,7 +2,7 @@
 //!
 //! Whatever goes wrong on the way becomes a refusal that says whether it may have been done.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -35,12 +35,24 @@ pub enum ToPeer {
     Ask(Forwarded),
     /// How much is it doing?
     Load,
+    /// Tenants made so many requests of the sender since it told last.
+    Spent(Spending),
+}
+
+/// Requests by tenant.
+pub type Spending = Vec<(Arc<str>, u32)>;
+
+/// The same bytes, of what is not given away.
+#[derive(Serialize)]
+enum ToPeerRef<'a> {
+    Ask(&'a Forwarded),
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromPeer {
     Replied(Replied),
     Load(NodeLoad),
+    Done,
 }
 
 /// What a node is doing.
@@ -61,6 +73,9 @@ pub struct Forwarded {
     pub hops: u8,
     pub conversation: ConversationId,
     pub request: Request,
+    /// Pass it on to this node, which the sender does not reach.
+    pub direct: Option<PeerId>,
+    pub relayed: bool,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -72,7 +87,7 @@ pub struct Replied {
 
 /// Tells the membership of views that other nodes have seen. Set once it has started.
 #[derive(Clone, Default)]
-pub struct Behind(Arc<std::sync::OnceLock<ActorRef<MembershipMessage>>>);
+pub struct Behind(Arc<OnceLock<ActorRef<MembershipMessage>>>);
 
 impl Behind {
     /// The second membership of a node never starts, so only the first call counts.
@@ -88,28 +103,73 @@ impl Behind {
     }
 }
 
-/// Sends the request to the peer and its answer to who asked.
-pub(super) async fn forward(peers: Arc<dyn Peers>, behind: Behind, to: PeerId, view: u64, asked: Asked<Reply>) {
-    let Asked { conversation, request, reply, hops, .. } = asked;
-    let bytes = envelope::seal(&ToPeer::Ask(Forwarded { view, hops, conversation, request }));
-    let answer = match peers.ask(to, bytes, ANSWER_MAX).await {
-        Ok(bytes) => match envelope::open::<FromPeer>(&bytes) {
-            Ok(FromPeer::Replied(replied)) => {
-                if replied.view > view {
-                    behind.of(replied.view);
-                }
-                replied.answer
-            }
-            Ok(FromPeer::Load(_)) => Err(Refusal::Unavailable("a peer answered what it was not asked".into())),
-            Err(error) => Err(Refusal::Unavailable(format!("a peer's answer cannot be read: {error}"))),
-        },
-        Err(PeerError::NotSent(_)) => Err(Refusal::Moved),
-        Err(PeerError::NoAnswer(_)) => Err(Refusal::Lost),
-    };
+/// Tells the edge what tenants spent at other nodes. Set once it has started; before, there is nobody to limit.
+#[derive(Clone, Default)]
+pub struct Spent(Arc<OnceLock<ToEdge>>);
+
+type ToEdge = Box<dyn Fn(Spending) + Send + Sync>;
+
+impl Spent {
+    /// One edge per node: only the first call counts.
+    pub(crate) fn tells(&self, edge: ToEdge) {
+        let _ = self.0.set(edge);
+    }
+
+    fn elsewhere(&self, spending: Spending) {
+        if let Some(edge) = self.0.get() {
+            edge(spending);
+        }
+    }
+}
+
+/// Tells the peer. One that does not hear of it limits a little later.
+pub(crate) async fn tell_spent(peers: Arc<dyn Peers>, to: PeerId, spending: Spending) {
+    let _ = peers.ask(to, envelope::seal(&ToPeer::Spent(spending)), LOAD_MAX).await;
+}
+
+/// Sends the request to the peer and its answer to who asked. Where this node does not reach the peer, another may.
+pub(super) async fn forward(
+    peers: Arc<dyn Peers>,
+    behind: Behind,
+    to: PeerId,
+    relays: Vec<PeerId>,
+    view: u64,
+    asked: Asked<Reply>,
+) {
+    let Asked { conversation, request, reply, hops, relayed, .. } = asked;
+    let mut forwarded = Forwarded { view, hops, conversation, request, direct: None, relayed };
+    let mut answer = send(&*peers, &behind, to.clone(), &forwarded).await;
+    for relay in relays {
+        if answer != Err(Refusal::Moved) || peers.reaches(&to) {
+            break;
+        }
+        forwarded = Forwarded { direct: Some(to.clone()), relayed: true, ..forwarded };
+        answer = send(&*peers, &behind, relay, &forwarded).await;
+    }
     metrics::forwarded(&answer);
     if let Some(reply) = reply {
         // Who asked may have gone away.
         let _ = reply.send(answer);
+    }
+}
+
+async fn send(peers: &dyn Peers, behind: &Behind, to: PeerId, forwarded: &Forwarded) -> Result<Answer, Refusal> {
+    let bytes = envelope::seal(&ToPeerRef::Ask(forwarded));
+    match peers.ask(to, bytes, ANSWER_MAX).await {
+        Ok(bytes) => match envelope::open::<FromPeer>(&bytes) {
+            Ok(FromPeer::Replied(replied)) => {
+                if replied.view > forwarded.view {
+                    behind.of(replied.view);
+                }
+                replied.answer
+            }
+            Ok(FromPeer::Load(_) | FromPeer::Done) => {
+                Err(Refusal::Unavailable("a peer answered what it was not asked".into()))
+            }
+            Err(error) => Err(Refusal::Unavailable(format!("a peer's answer cannot be read: {error}"))),
+        },
+        Err(PeerError::NotSent(_)) => Err(Refusal::Moved),
+        Err(PeerError::NoAnswer(_)) => Err(Refusal::Lost),
     }
 }
 
@@ -118,7 +178,7 @@ pub(crate) async fn load_of(peers: &dyn Peers, to: PeerId) -> Option<NodeLoad> {
     let bytes = peers.ask(to, envelope::seal(&ToPeer::Load), LOAD_MAX).await.ok()?;
     match envelope::open(&bytes) {
         Ok(FromPeer::Load(load)) => Some(load),
-        Ok(FromPeer::Replied(_)) | Err(_) => None,
+        Ok(FromPeer::Replied(_) | FromPeer::Done) | Err(_) => None,
     }
 }
 
@@ -126,18 +186,20 @@ pub(crate) async fn load_of(peers: &dyn Peers, to: PeerId) -> Option<NodeLoad> {
 pub struct Receiver {
     gateway: ActorRef<GatewayMessage>,
     behind: Behind,
+    spent: Spent,
     view: watch::Receiver<View>,
 }
 
 impl Receiver {
-    pub fn new(gateway: ActorRef<GatewayMessage>, behind: Behind, view: watch::Receiver<View>) -> Self {
-        Self { gateway, behind, view }
+    pub fn new(gateway: ActorRef<GatewayMessage>, behind: Behind, spent: Spent, view: watch::Receiver<View>) -> Self {
+        Self { gateway, behind, spent, view }
     }
 }
 
 impl Serve for Receiver {
     fn serve(&self, from: PeerId, request: Vec<u8>) -> BoxFuture<'static, Vec<u8>> {
         let (gateway, behind, mut view) = (self.gateway.clone(), self.behind.clone(), self.view.clone());
+        let spent = self.spent.clone();
         Box::pin(async move {
             let answer = match envelope::open::<ToPeer>(&request) {
                 Ok(ToPeer::Ask(forwarded)) => {
@@ -145,6 +207,10 @@ impl Serve for Receiver {
                     pass(&gateway, forwarded).await
                 }
                 Ok(ToPeer::Load) => return envelope::seal(&FromPeer::Load(load(&gateway).await)),
+                Ok(ToPeer::Spent(spending)) => {
+                    spent.elsewhere(spending);
+                    return envelope::seal(&FromPeer::Done);
+                }
                 Err(error) => {
                     tracing::warn!(peer = %from, %error, "a peer's request cannot be read");
                     Err(Refusal::Unavailable("the nodes do not understand one another".into()))
@@ -174,9 +240,9 @@ async fn load(gateway: &ActorRef<GatewayMessage>) -> NodeLoad {
 }
 
 async fn pass(gateway: &ActorRef<GatewayMessage>, forwarded: Forwarded) -> Result<Answer, Refusal> {
-    let Forwarded { hops, conversation, request, .. } = forwarded;
+    let Forwarded { hops, conversation, request, direct, relayed, .. } = forwarded;
     let (reply, answer) = oneshot::channel();
-    let asked = Asked { conversation, request, reply: Some(reply), hops, direct: None };
+    let asked = Asked { conversation, request, reply: Some(reply), hops, direct, relayed };
     gateway.cast(GatewayMessage::Ask(asked)).map_err(|_| Refusal::Moved)?;
     answer.await.map_err(|_| Refusal::Lost)?
 }

@@ -132,9 +132,9 @@ impl State {
                 // A shard that has just crashed drops the reply, which tells the asker.
                 let _ = shard.cast(ShardMessage::Ask(conversation, request, reply));
             }
-            Effect::Forward { to, asked } => {
+            Effect::Forward { to, asked, relays } => {
                 let (view, peers) = (self.core.view().number, self.arguments.peers.clone());
-                tokio::spawn(forward::forward(peers, self.arguments.behind.clone(), to, view, asked));
+                tokio::spawn(forward::forward(peers, self.arguments.behind.clone(), to, relays, view, asked));
             }
             Effect::StopShards => self.stop_shards(),
             Effect::Passivate(conversation) => {

@@ -97,6 +97,10 @@ impl Peers for MemoryPeers {
         Box::pin(std::future::ready(refuses))
     }
 
+    fn reaches(&self, peer: &PeerId) -> bool {
+        !self.board.are_cut(&self.me(), peer) && self.board.lines().nodes.contains_key(peer)
+    }
+
     fn ask(&self, to: PeerId, request: Vec<u8>, deadline: Duration) -> BoxFuture<'static, Result<Vec<u8>, PeerError>> {
         let (board, me) = (self.board.clone(), self.me());
         Box::pin(async move {

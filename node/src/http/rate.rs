@@ -1,5 +1,8 @@
 //! Requests per minute and tenant: a bucket that fills evenly, kept as one number per tenant (the time at which it
-//! is full again). Pure: `now` is passed in. Counts the requests of this node only.
+//! is full again). Pure: `now` is passed in.
+//!
+//! Nodes tell one another now and then what was spent where, so the limit is the whole cluster's; between two tellings each
+//! knows only of its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +17,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub struct Rates {
     /// When the tenant's bucket is full again, on the caller's clock.
     full_at: HashMap<Arc<str>, Duration>,
+    /// Taken here since it was last told.
+    untold: HashMap<Arc<str>, u32>,
 }
 
 /// What a tenant has left.
@@ -42,9 +47,27 @@ impl Rates {
         }
         self.make_room(now);
         self.full_at.insert(tenant.clone(), after);
+        *self.untold.entry(tenant.clone()).or_default() += 1;
         let reset = after - now;
         let used = reset.as_nanos().div_ceil(each.as_nanos().max(1)) as u32;
         Grant { limit, remaining: limit.saturating_sub(used), reset, wait: None }
+    }
+
+    /// What was taken here since the last call, to be told to the other nodes.
+    pub fn tell(&mut self) -> Vec<(Arc<str>, u32)> {
+        self.untold.drain().collect()
+    }
+
+    /// Other nodes let so many through. A bucket is never emptier than empty: what was too much is not held against
+    /// the tenant later.
+    pub fn taken_elsewhere(&mut self, tenant: &Arc<str>, count: u32, limit: u32, now: Duration) {
+        if limit == 0 {
+            return;
+        }
+        let full_at = self.full_at.get(tenant).copied().unwrap_or_default().max(now);
+        let after = full_at + (MINUTE / limit).saturating_mul(count);
+        self.make_room(now);
+        self.full_at.insert(tenant.clone(), after.min(now + MINUTE));
     }
 
     fn make_room(&mut self, now: Duration) {
@@ -54,6 +77,7 @@ impl Rates {
         self.full_at.retain(|_, full_at| *full_at > now);
         if self.full_at.len() >= TENANTS_MAX {
             self.full_at.clear();
+            self.untold.clear();
         }
     }
 }
@@ -76,6 +100,21 @@ mod tests {
         assert_eq!(rates.take(&tenant, 3, at(3)).wait, Some(at(19_997)));
         assert_eq!(rates.take(&tenant, 3, at(20_000)).wait, None);
         assert!(rates.take(&tenant, 3, at(20_001)).wait.is_some());
+    }
+
+    #[test]
+    fn what_was_spent_elsewhere_counts_and_is_not_told_again() {
+        let (mut here, mut there, tenant) = (Rates::default(), Rates::default(), Arc::from("tiny"));
+        here.take(&tenant, 3, at(0));
+        here.take(&tenant, 3, at(0));
+        let told = here.tell();
+        assert_eq!(told, [(tenant.clone(), 2)]);
+        there.taken_elsewhere(&tenant, 2, 3, at(0));
+        assert_eq!(there.take(&tenant, 3, at(0)).remaining, 0);
+        assert!(there.take(&tenant, 3, at(0)).wait.is_some());
+        assert_eq!((here.tell(), there.tell()), (vec![], vec![(tenant.clone(), 1)]));
+        there.taken_elsewhere(&tenant, 100, 3, at(0));
+        assert_eq!(there.take(&tenant, 3, at(20_000)).wait, None, "it pays for more than it had");
     }
 
     #[test]

@@ -200,7 +200,14 @@ async fn learn(edge: Edge, caller: Caller, response: ResponseId, have: Mark) -> 
                 | Refusal::Lost
                 | Refusal::Unavailable(_)
                 | Refusal::Busy { .. },
-            ) => {}
+            ) => {
+                // What is durable can be shown without its owner.
+                if let Ok(Some(turn)) = lookup::any_response(&edge, response, &caller).await
+                    && turn.mark() > have
+                {
+                    return Ok(Learned::Whole(Box::new(turn)));
+                }
+            }
             Err(Refusal::NotFound(_)) => return Ok(deleted()),
             Ok(_) | Err(_) => return Err(Cut),
         }

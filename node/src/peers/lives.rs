@@ -149,6 +149,10 @@ impl Peers for Lives {
         })
     }
 
+    fn reaches(&self, peer: &PeerId) -> bool {
+        self.current.load().as_ref().is_some_and(|peers| peers.reaches(peer))
+    }
+
     fn ask(&self, to: PeerId, request: Vec<u8>, deadline: Duration) -> BoxFuture<'static, Result<Vec<u8>, PeerError>> {
         match &*self.current.load() {
             Some(peers) => peers.ask(to, request, deadline),

@@ -42,6 +42,7 @@ pub(super) async fn assemble(
     let handle = node.handle();
     let options = EdgeOptions { limits: config.limits.clone(), trust_forwarded_for: config.trust_forwarded_for };
     let edge = Edge::new(handle.clone(), responders, auth.clone(), options);
+    tokio::spawn(edge.clone().tell_spending());
     tokio::spawn(auth.clone().upkeep());
     tokio::spawn(admin::serve(auth.clone(), socket));
     let leave = node.leaver();

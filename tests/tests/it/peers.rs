@@ -33,8 +33,10 @@ impl Peer {
     async fn start_at(name: &str, life: u64, secret: &str, tls: Option<&[PathBuf; 3]>, port: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
         command.arg(name).arg(life.to_string()).arg(secret).args(tls.into_iter().flatten()).env("PEER_PORT", port);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-        let (orders, said) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("the peer starts");
+        let (orders, said) =
+            (child.stdin.take().expect("its stdin is a pipe"), child.stdout.take().expect("its stdout is a pipe"));
         let said = BufReader::new(said).lines();
         let mut peer = Self { id: format!("{name}.{life}"), address: String::new(), child, orders, said };
         peer.address = peer.hear("listening ").await;
@@ -42,14 +44,14 @@ impl Peer {
     }
 
     async fn order(&mut self, line: &str) {
-        self.orders.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        self.orders.write_all(format!("{line}\n").as_bytes()).await.expect("the peer takes orders");
     }
 
     /// The rest of the next line that begins so.
     async fn hear(&mut self, begin: &str) -> String {
         let heard = async {
             loop {
-                let line = self.said.next_line().await.unwrap().expect("the peer goes on");
+                let line = self.said.next_line().await.expect("the peer speaks").expect("the peer goes on");
                 if let Some(rest) = line.strip_prefix(begin) {
                     return rest.to_owned();
                 }
@@ -75,8 +77,8 @@ impl Peer {
     }
 
     async fn signal(&self, signal: &str) {
-        let id = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().await.unwrap().success());
+        let id = self.child.id().expect("the peer runs").to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().await.expect("kill runs").success());
     }
 }
 
@@ -92,21 +94,21 @@ async fn pair(tls: [Option<&[PathBuf; 3]>; 2]) -> (Peer, Peer) {
 
 /// A CA and a certificate for each name.
 fn certificates(folder: &TempDir, names: &[&str]) -> Vec<[PathBuf; 3]> {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    let ca_key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_pem = params.self_signed(&ca_key).unwrap().pem();
+    let ca_pem = params.self_signed(&ca_key).expect("a certificate").pem();
     let issuer = Issuer::new(params, ca_key);
     let write = |name: String, text: String| {
         let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, text).expect("the file is written");
         path
     };
     let ca = write(format!("{}-ca.pem", names[0]), ca_pem);
     let signed = |name: &&str| {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![(*name).to_owned()]).unwrap();
-        let cert = params.signed_by(&key, &issuer).unwrap().pem();
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![(*name).to_owned()]).expect("parameters");
+        let cert = params.signed_by(&key, &issuer).expect("a certificate").pem();
         [write(format!("{name}.pem"), cert), write(format!("{name}.key"), key.serialize_pem()), ca.clone()]
     };
     names.iter().map(signed).collect()

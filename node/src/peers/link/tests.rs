@@ -114,11 +114,11 @@ fn a_peer_that_is_silent_for_long_is_closed() {
 fn asks_over_the_budget_and_over_the_length_are_not_sent() {
     check(
         "ready         ->
-         ask 1 4194304 -> serve 1 4194304
-         ask 2 4194304 -> serve 2 4194304
+         ask 1 16777216 -> serve 1 16777216
+         ask 2 16777216 -> serve 2 16777216
          ask 3 1       -> end 3: it was not sent: it would exceed the peer's byte budget
          answer 1 1    -> answer 1 1
-         ask 4 4194305 -> end 4: it was not sent: it is longer than a message may be
+         ask 4 16777217 -> end 4: it was not sent: it is longer than a message may be
          ask 5 1       -> serve 5 1
          lost          -> end 2: no answer came: the connection to the peer was lost, end 5: no answer came: the connection to the peer was lost",
     );

@@ -16,6 +16,7 @@ use super::cluster::{PATIENCE, alone, settings};
 const WATCHERS: usize = 100;
 const IDLERS: usize = 200;
 const WORDS: usize = 60_000;
+const SAMPLED_EVERY: Duration = Duration::from_millis(100);
 /// What one stream that nobody reads may cost its node: a few writes of 64 KB. The kernel's buffers are not counted.
 const IDLER_BYTES_MAX: u64 = 512 << 10;
 
@@ -63,32 +64,42 @@ async fn two_hundred_clients_that_do_not_read_a_long_reply_cost_little_memory() 
     let model = ModelServer::start().await?;
     let cluster = ClusterProcesses::start(settings(Links::Direct, responder(&model))).await?;
     let api = cluster.api("ann").await?;
+    let without = long_reply(&cluster, &api, 0).await?;
+    let with = long_reply(&cluster, &api, IDLERS).await?;
+    let more: Vec<u64> = with.iter().zip(&without).map(|(with, without)| with.saturating_sub(*without)).collect();
+    println!("most in memory while {WORDS} words are said: {without:?} bytes, with {IDLERS} who do not read {with:?}");
+    let bound = IDLER_BYTES_MAX * IDLERS as u64 / 3;
+    ensure!(more.iter().all(|more| *more < bound), "they cost a node more than {bound} bytes: {more:?}");
+    Ok(())
+}
+
+/// Most that each node has in memory while a long reply is said, in a new conversation, before one client that reads it
+/// and so many that do not.
+async fn long_reply(cluster: &ClusterProcesses, api: &Api, idlers: usize) -> anyhow::Result<Vec<u64>> {
     let conversation = api.create(&cluster.nodes[0].url).await?;
     let text = format!("wait:3000,words {WORDS}");
     let ask = Ask { conversation: &conversation, model: "m", text: &text, key: None };
     let response = api.begin(&cluster.nodes[0].url, &ask).await?;
-    let mut idlers = Vec::new();
-    for n in 0..IDLERS {
-        idlers.push(watch_without_reading(&api, &cluster.nodes[n % 3].url, &response).await?);
+    let mut idle = Vec::new();
+    for n in 0..idlers {
+        idle.push(watch_without_reading(api, &cluster.nodes[n % 3].url, &response).await?);
     }
-    let before = memory(&cluster)?;
-    let mut most = before.clone();
-    loop {
-        for (most, now) in most.iter_mut().zip(memory(&cluster)?) {
-            *most = now.max(*most);
+    let (reader, url) = (api.clone(), cluster.nodes[1].url.clone());
+    let mut reading = tokio::spawn(async move {
+        let mut seen = Seen { response: Some(response), ..Seen::default() };
+        let patience = Patience { bytes: PATIENCE, events: PATIENCE };
+        (reader.resume(&url, patience, &mut seen).await, seen)
+    });
+    let mut most = memory(cluster)?;
+    let (end, seen) = loop {
+        match tokio::time::timeout(SAMPLED_EVERY, &mut reading).await {
+            Ok(read) => break read?,
+            Err(_) => most = most.iter().zip(memory(cluster)?).map(|(most, now)| now.max(*most)).collect(),
         }
-        let status = api.response(&cluster.nodes[1].url, &response).await?["status"].clone();
-        ensure!(status != "failed" && status != "incomplete", "the reply ended {status}");
-        if status == "completed" {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let grown: Vec<u64> = most.iter().zip(&before).map(|(most, before)| most.saturating_sub(*before)).collect();
-    println!("{IDLERS} streams of {WORDS} words that nobody reads: the nodes grew by {grown:?} bytes from {before:?}");
-    let bound = IDLER_BYTES_MAX * IDLERS as u64 / 3;
-    ensure!(grown.iter().all(|grown| *grown < bound), "a node grew by more than {bound} bytes: {grown:?}");
-    Ok(())
+    };
+    ensure!(end == Ok(End::Done), "the stream of one who reads ended {end:?}");
+    ensure!(seen.text().split(' ').count() == WORDS, "who reads beside them saw {} bytes", seen.text().len());
+    Ok(most)
 }
 
 /// The connection, once its answer has begun; its own buffer is small.

@@ -18,7 +18,7 @@ use crate::cluster::ClusterProcesses;
 use crate::model_server::{CallRecord, ModelServer};
 use crate::random::below;
 
-/// The model of these rounds: what it says follows from what it was asked.
+/// The model of these rounds: it says what it was told, in other words at each call.
 pub const MODEL: &str = "slow";
 /// A stream through a node that is silent is left, and read on elsewhere: the nodes' comments are one second apart.
 const PATIENT: Patience = Patience { bytes: Duration::from_secs(5), events: Duration::from_secs(60) };
@@ -117,7 +117,7 @@ impl Round {
 /// The responder of the rounds, as a section of the configuration.
 pub fn responder(model: &ModelServer, plan: Plan) -> String {
     format!(
-        "[[responder]]\nname = \"{MODEL}\"\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"slow:{}\"\n\
+        "[[responder]]\nname = \"{MODEL}\"\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"slow:{},salted\"\n\
          continue = \"prefill\"\nretries = 0\nconcurrency = 1000\n",
         model.base_url(),
         plan.word_ms
@@ -262,7 +262,7 @@ async fn compare(round: &mut Round, told: &Told, api: &Api, url: &str, victim: u
     let stored = api.response(url, response).await?;
     let (status, reply) = (&stored["status"], reply_of(&stored));
     ensure!(*status == "completed", "response {response} of {} ended {stored}", told.conversation);
-    ensure!(reply == format!("You said: {}", told.text), "{response} is not what its model says: {reply:?}");
+    ensure!(unsalted(&reply) == format!("You said: {}", told.text), "{response} is not what its model says: {reply:?}");
     let seen = &told.seen;
     let tokens: Vec<&str> = seen.pieces.iter().map(|piece| piece.text.as_str()).collect();
     let counted = differences(&tokens, &reply);
@@ -282,6 +282,12 @@ async fn compare(round: &mut Round, told: &Told, api: &Api, url: &str, victim: u
         }
     }
     Ok(())
+}
+
+/// The reply without the marks of its calls.
+fn unsalted(reply: &str) -> String {
+    let words = reply.split(' ').map(|word| word.split_once('~').map_or(word, |(word, _)| word));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// How many tokens of the reply are missing among those that were seen, how many came twice, and how many are not its.

@@ -23,7 +23,7 @@ use crate::history::{self, History, Outcome, Read, Turn};
 use crate::model_server::ModelServer;
 use crate::random::below;
 
-/// The model of these turns: it says what it was told, word by word.
+/// The model of these turns: it says what it was told, word by word, and in other words at each call.
 pub const MODEL: &str = "careful";
 /// Before each word of a reply, so that most disturbances meet one.
 const WORD_MS: u64 = 40;
@@ -107,7 +107,7 @@ impl Load {
 /// The responder of these turns, as a section of the configuration.
 pub fn responder(model: &ModelServer) -> String {
     format!(
-        "[[responder]]\nname = \"{MODEL}\"\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"slow:{WORD_MS}\"\n\
+        "[[responder]]\nname = \"{MODEL}\"\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"slow:{WORD_MS},salted\"\n\
          continue = \"prefill\"\nretries = 0\nconcurrency = 1000\n",
         model.base_url()
     )

@@ -16,7 +16,7 @@ use klatch_protocol::view::MemberStatus;
 use tempfile::TempDir;
 
 use crate::client::Api;
-use crate::faulty_proxy::{Faults, FaultyProxy};
+use crate::faulty_proxy::{Faults, FaultyProxy, Flow};
 use crate::namespaces::{self, Namespaces};
 use crate::process::{NodeProcess, NodeSettings, free_port};
 use crate::redis_server::RedisServer;
@@ -205,7 +205,7 @@ impl ClusterProcesses {
     }
 
     /// Nothing passes between the node and Redis.
-    pub async fn cut_from_redis(&self, node: usize) -> anyhow::Result<()> {
+    pub fn cut_from_redis(&self, node: usize) -> anyhow::Result<()> {
         match &self.network {
             Network::Direct => bail!("over direct links nothing can be cut"),
             Network::Proxied(proxies) => proxies[node].redis.set(Faults::STALLED),
@@ -214,8 +214,25 @@ impl ClusterProcesses {
         Ok(())
     }
 
+    /// What the node says reaches Redis, and no answer comes back.
+    pub fn deafen_to_redis(&self, node: usize) -> anyhow::Result<()> {
+        match &self.network {
+            Network::Direct => bail!("over direct links nothing can be cut"),
+            Network::Proxied(proxies) => proxies[node].redis.set(Faults { down: Flow::Stall, ..Faults::default() }),
+            Network::Namespaces(namespaces) => namespaces.deafen(node, namespaces::REDIS)?,
+        }
+        Ok(())
+    }
+
+    /// The node's connections to Redis break; it may make new ones.
+    pub fn reset_redis(&self, node: usize) -> anyhow::Result<()> {
+        let Network::Proxied(proxies) = &self.network else { bail!("connections break only in a proxy") };
+        proxies[node].redis.reset();
+        Ok(())
+    }
+
     /// Nothing passes between these two nodes.
-    pub async fn cut_between(&self, one: usize, other: usize) -> anyhow::Result<()> {
+    pub fn cut_between(&self, one: usize, other: usize) -> anyhow::Result<()> {
         match &self.network {
             Network::Direct => bail!("over direct links nothing can be cut"),
             Network::Proxied(proxies) => {
@@ -229,20 +246,20 @@ impl ClusterProcesses {
         Ok(())
     }
 
-    pub async fn cut_from_peers(&self, node: usize) -> anyhow::Result<()> {
+    pub fn cut_from_peers(&self, node: usize) -> anyhow::Result<()> {
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            self.cut_between(node, other).await?;
+            self.cut_between(node, other)?;
         }
         Ok(())
     }
 
     /// Nothing passes between the node and anybody. Over proxies its own clients and its model still reach it.
-    pub async fn cut_off(&self, node: usize) -> anyhow::Result<()> {
+    pub fn cut_off(&self, node: usize) -> anyhow::Result<()> {
         match &self.network {
             Network::Namespaces(namespaces) => namespaces.cut_off(node),
             Network::Direct | Network::Proxied(_) => {
-                self.cut_from_redis(node).await?;
-                self.cut_from_peers(node).await
+                self.cut_from_redis(node)?;
+                self.cut_from_peers(node)
             }
         }
     }
@@ -257,7 +274,7 @@ impl ClusterProcesses {
     }
 
     /// Everything passes again.
-    pub async fn heal(&self) -> anyhow::Result<()> {
+    pub fn heal(&self) -> anyhow::Result<()> {
         match &self.network {
             Network::Direct => {}
             Network::Proxied(proxies) => proxies.iter().for_each(|it| {

@@ -236,7 +236,7 @@ async fn die(cluster: &mut ClusterProcesses, death: Death, victim: usize) -> any
     match death {
         Death::Kill => cluster.nodes[victim].kill().await,
         Death::Stop => cluster.nodes[victim].freeze().await,
-        Death::Cut => cluster.cut_off(victim).await,
+        Death::Cut => cluster.cut_off(victim),
         Death::Vanish => cluster.vanish(victim).await,
     }
 }
@@ -245,7 +245,7 @@ async fn die(cluster: &mut ClusterProcesses, death: Death, victim: usize) -> any
 async fn revive(cluster: &mut ClusterProcesses, death: Death, victim: usize, before: u64) -> anyhow::Result<()> {
     let other = (victim + 1) % cluster.nodes.len();
     cluster.gone(other, victim, before).await?;
-    cluster.heal().await?;
+    cluster.heal()?;
     match death {
         Death::Kill | Death::Vanish => cluster.nodes[victim].restart().await?,
         Death::Stop => cluster.nodes[victim].thaw().await?,

@@ -90,6 +90,11 @@ impl Namespaces {
         Ok(())
     }
 
+    /// Nothing that this address says reaches the node.
+    pub fn deafen(&self, node: usize, other: Ipv4Addr) -> anyhow::Result<()> {
+        iptables(node, &["-A", "INPUT", "-s", &other.to_string(), "-j", "DROP"])
+    }
+
     pub fn cut_from_node(&self, node: usize, other: usize) -> anyhow::Result<()> {
         self.cut(node, address(other))
     }

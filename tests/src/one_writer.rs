@@ -34,6 +34,7 @@ const READ_MAX: Duration = Duration::from_secs(3);
 /// A keyed turn that has no answer after so long is a failure of the cluster, not of one node.
 const TURN_MAX: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(50);
+const RESET_EVERY: Duration = Duration::from_millis(250);
 /// Turns acknowledged before the disturbance, and after it.
 const TURNS_BEFORE: u64 = 20;
 const TURNS_AFTER: u64 = 20;
@@ -50,6 +51,34 @@ pub enum Disturbance {
     NoPeers,
     /// Two nodes reach everyone but each other.
     NoPair,
+    /// What the node writes reaches Redis, and no answer comes back.
+    Deaf,
+    /// The node's connections to Redis break, again and again.
+    Resets,
+    /// Redis is killed, and started again after a while.
+    RedisKilled,
+}
+
+impl Disturbance {
+    pub const ALL: [(Self, &'static str); 7] = [
+        (Self::Freeze, "freeze"),
+        (Self::NoRedis, "no-redis"),
+        (Self::NoPeers, "no-peers"),
+        (Self::NoPair, "no-pair"),
+        (Self::Deaf, "deaf"),
+        (Self::Resets, "resets"),
+        (Self::RedisKilled, "redis-killed"),
+    ];
+
+    /// Whether the node is declared dead by it, where it lasts long enough; none where it may be or not.
+    fn kills(self) -> Option<bool> {
+        match self {
+            Self::Freeze | Self::NoRedis | Self::Deaf => Some(true),
+            // It was in the table all the time, or the table was away for everyone.
+            Self::NoPeers | Self::NoPair | Self::RedisKilled => Some(false),
+            Self::Resets => None,
+        }
+    }
 }
 
 /// What was done, and all that is wrong with it.
@@ -115,7 +144,7 @@ pub fn responder(model: &ModelServer) -> String {
 
 /// Disturbs the node for so long under load, and reports. Afterwards the cluster is whole.
 pub async fn run(
-    cluster: &ClusterProcesses,
+    cluster: &mut ClusterProcesses,
     model: &ModelServer,
     api: &Api,
     disturbance: Disturbance,
@@ -163,7 +192,7 @@ pub async fn run(
     }
     last_reads(&load, &mut histories).await?;
     let mut report = summed(&histories, from, to);
-    on_record(&mut report, cluster, model, &load).await?;
+    on_record(&mut report, cluster, model, &load, disturbance).await?;
     Ok(report)
 }
 
@@ -295,7 +324,7 @@ async fn last_reads(load: &Load, histories: &mut BTreeMap<usize, History>) -> an
 }
 
 async fn disturb(
-    cluster: &ClusterProcesses,
+    cluster: &mut ClusterProcesses,
     disturbance: Disturbance,
     node: usize,
     lasts: Duration,
@@ -304,24 +333,32 @@ async fn disturb(
     let before = cluster.incarnation(node).await?;
     match disturbance {
         Disturbance::Freeze => cluster.nodes[node].freeze().await?,
-        Disturbance::NoRedis => cluster.cut_from_redis(node).await?,
-        Disturbance::NoPeers => cluster.cut_from_peers(node).await?,
-        Disturbance::NoPair => cluster.cut_between(node, other).await?,
+        Disturbance::NoRedis => cluster.cut_from_redis(node)?,
+        Disturbance::NoPeers => cluster.cut_from_peers(node)?,
+        Disturbance::NoPair => cluster.cut_between(node, other)?,
+        Disturbance::Deaf => cluster.deafen_to_redis(node)?,
+        Disturbance::Resets => cluster.reset_redis(node)?,
+        Disturbance::RedisKilled => cluster.redis.kill().await?,
     }
     // How long it lasts is what is tried; nothing is waited for.
-    tokio::time::sleep(lasts).await;
+    let until = Instant::now() + lasts;
+    while Instant::now() < until {
+        tokio::time::sleep(RESET_EVERY.min(until - Instant::now())).await;
+        if disturbance == Disturbance::Resets {
+            cluster.reset_redis(node)?;
+        }
+    }
     match disturbance {
         Disturbance::Freeze => cluster.nodes[node].thaw().await?,
-        Disturbance::NoRedis | Disturbance::NoPeers | Disturbance::NoPair => cluster.heal().await?,
+        Disturbance::RedisKilled => cluster.redis.restart().await?,
+        _ => cluster.heal()?,
     }
     cluster.formed().await?;
     let after = cluster.incarnation(node).await?;
-    match disturbance {
-        Disturbance::Freeze | Disturbance::NoRedis => {
-            ensure!(after > before, "node {node} was silent for {lasts:?} and is the same life");
-        }
-        // It was in the table all the time.
-        Disturbance::NoPeers | Disturbance::NoPair => ensure!(after == before, "node {node} was declared dead"),
+    match disturbance.kills() {
+        Some(true) => ensure!(after > before, "node {node} was silent for {lasts:?} and is the same life"),
+        Some(false) => ensure!(after == before, "node {node} was declared dead"),
+        None => {}
     }
     Ok(())
 }
@@ -355,6 +392,7 @@ async fn on_record(
     cluster: &ClusterProcesses,
     model: &ModelServer,
     load: &Load,
+    disturbance: Disturbance,
 ) -> anyhow::Result<()> {
     let store = stores::open(&cluster.redis.url(), &Default::default()).await?.store;
     let reader = Reader::new(store);
@@ -379,7 +417,7 @@ async fn on_record(
                 wrong(format!("{text:?} is still open"));
             }
         }
-        if more > 1 {
+        if more > 1 && disturbance.kills().is_some() {
             report.violations.push(format!("conversation {conversation}: {more} turns were taken over"));
         }
     }
@@ -402,23 +440,15 @@ impl FromStr for Disturbance {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        Ok(match text {
-            "freeze" => Self::Freeze,
-            "no-redis" => Self::NoRedis,
-            "no-peers" => Self::NoPeers,
-            "no-pair" => Self::NoPair,
-            _ => bail!("there is no disturbance {text}: freeze, no-redis, no-peers and no-pair there are"),
-        })
+        let named = Self::ALL.iter().find(|(_, name)| *name == text);
+        let names = || Self::ALL.map(|(_, name)| name).join(", ");
+        named.map(|(it, _)| *it).with_context(|| format!("there is no disturbance {text}: {} there are", names()))
     }
 }
 
 impl fmt::Display for Disturbance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Freeze => "freeze",
-            Self::NoRedis => "no-redis",
-            Self::NoPeers => "no-peers",
-            Self::NoPair => "no-pair",
-        })
+        let named = Self::ALL.iter().find(|(it, _)| it == self);
+        f.write_str(named.map_or("?", |(_, name)| name))
     }
 }

@@ -1,6 +1,8 @@
 //! Freezes nodes and cuts them off under load, again and again, and checks what became of every turn:
-//! `one-writer [--rounds N] [--disturbances freeze,no-redis,no-peers,no-pair] [--links proxied|namespaces] [--seconds N]`.
+//! `one-writer [--rounds N] [--disturbances freeze,no-redis,no-peers,no-pair,deaf,resets,redis-killed]
+//! [--links proxied|namespaces] [--seconds N]`.
 //!
+//! By default all that the links allow: connections break only in proxies.
 //! Ends with 1 if any turn was lost, doubled, reordered or told differently, or any call of the model is not on record.
 
 use std::process::ExitCode;
@@ -34,9 +36,8 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Options> {
-    let all = vec![Disturbance::Freeze, Disturbance::NoRedis, Disturbance::NoPeers, Disturbance::NoPair];
     let lasts = Duration::from_secs(10);
-    let mut options = Options { rounds: 1, disturbances: all, links: Links::Proxied, lasts };
+    let mut options = Options { rounds: 1, disturbances: Vec::new(), links: Links::Proxied, lasts };
     while let Some(name) = arguments.next() {
         let value = arguments.next().with_context(|| format!("{name} needs a value"))?;
         let number = || value.parse::<usize>().with_context(|| format!("{name} needs a number"));
@@ -53,6 +54,11 @@ fn options(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Option
             ),
         }
     }
+    if options.disturbances.is_empty() {
+        options.disturbances = Disturbance::ALL.map(|(disturbance, _)| disturbance).into();
+        let breaks = options.links == Links::Proxied;
+        options.disturbances.retain(|disturbance| breaks || *disturbance != Disturbance::Resets);
+    }
     Ok(options)
 }
 
@@ -64,13 +70,13 @@ async fn rounds(options: Options) -> anyhow::Result<ExitCode> {
     };
     let settings =
         ClusterSettings { nodes: NODES, links, limits: "keep_alive = \"1s\"".into(), sections: responder(&model) };
-    let cluster = ClusterProcesses::start(settings).await?;
+    let mut cluster = ClusterProcesses::start(settings).await?;
     let api = cluster.api("ann").await?;
     println!("{}", machine());
     let mut wrong = 0;
     for n in 0..rounds * disturbances.len() {
         let (disturbance, node, begun) = (disturbances[n % disturbances.len()], n % NODES, Instant::now());
-        let report = run(&cluster, &model, &api, disturbance, node, lasts, &format!("r{n}")).await;
+        let report = run(&mut cluster, &model, &api, disturbance, node, lasts, &format!("r{n}")).await;
         let report = report.with_context(|| format!("round {n}: {disturbance} of node {node}"))?;
         println!("{disturbance} of node {node}: {report}, {} s", begun.elapsed().as_secs());
         report.violations.iter().for_each(|violation| println!("  {violation}"));

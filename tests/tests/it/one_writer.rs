@@ -12,9 +12,9 @@ use super::cluster::{alone, settings};
 async fn survives(disturbance: Disturbance, lasts: Duration) -> anyhow::Result<()> {
     let _alone = alone().await;
     let model = ModelServer::start().await?;
-    let cluster = ClusterProcesses::start(settings(Links::Proxied, responder(&model))).await?;
+    let mut cluster = ClusterProcesses::start(settings(Links::Proxied, responder(&model))).await?;
     let api = cluster.api("ann").await?;
-    let report = run(&cluster, &model, &api, disturbance, 0, lasts, "once").await?;
+    let report = run(&mut cluster, &model, &api, disturbance, 0, lasts, "once").await?;
     println!("{disturbance}: {report}");
     assert_eq!(report.violations, Vec::<String>::new(), "{disturbance}: {report}");
     assert_eq!(cluster.panics(), Vec::<String>::new());
@@ -39,4 +39,19 @@ async fn an_owner_that_is_cut_off_from_its_peers_loses_nothing() -> anyhow::Resu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_that_cannot_see_each_other_lose_nothing() -> anyhow::Result<()> {
     survives(Disturbance::NoPair, Duration::from_secs(8)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_gets_no_answer_from_redis_loses_nothing() -> anyhow::Result<()> {
+    survives(Disturbance::Deaf, Duration::from_secs(8)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_whose_connections_to_redis_break_loses_nothing() -> anyhow::Result<()> {
+    survives(Disturbance::Resets, Duration::from_secs(5)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_killed_and_started_again_kills_no_node() -> anyhow::Result<()> {
+    survives(Disturbance::RedisKilled, Duration::from_secs(5)).await
 }

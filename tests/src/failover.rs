@@ -29,6 +29,8 @@ const ROUND_MAX: Duration = Duration::from_secs(90);
 const CREATED_AT_ONCE: usize = 8;
 /// Tokens that every stream has before the node may die.
 const TOKENS_BEFORE: usize = 3;
+/// Of each side of a difference.
+const WORDS_SHOWN: usize = 8;
 
 /// How a node dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -267,7 +269,14 @@ async fn compare(round: &mut Round, told: &Told, api: &Api, url: &str, victim: u
     let tokens: Vec<&str> = seen.pieces.iter().map(|piece| piece.text.as_str()).collect();
     let counted = differences(&tokens, &reply);
     if counted != (0, 0, 0) || seen.missing + seen.repeated > 0 {
-        eprintln!("{response} through node {}: stored {reply:?}, seen {tokens:?}", told.through);
+        let place = seen.text().split(' ').zip(reply.split(' ')).take_while(|(seen, stored)| seen == stored).count();
+        let from = |text: &str| text.split(' ').skip(place).take(WORDS_SHOWN).collect::<Vec<_>>().join(" ");
+        eprintln!(
+            "{response} through node {}: at word {place} was shown {:?} and is stored {:?}",
+            told.through,
+            from(&seen.text()),
+            from(&reply)
+        );
     }
     round.lost += counted.0 + seen.missing;
     round.repeated += counted.1 + seen.repeated;

@@ -30,6 +30,8 @@ const WORD_MS: u64 = 40;
 /// One request waits no longer, and is then of unknown outcome, or sent again under its key.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
 const STREAM_MAX: Patience = Patience { bytes: REQUEST_MAX, events: REQUEST_MAX };
+/// Of half of the clients: they still listen when a frozen node thaws, and see what it has to say.
+const STREAM_PATIENT: Patience = Patience { bytes: Duration::from_secs(20), events: Duration::from_secs(20) };
 const READ_MAX: Duration = Duration::from_secs(3);
 /// A keyed turn that has no answer after so long is a failure of the cluster, not of one node.
 const TURN_MAX: Duration = Duration::from_secs(60);
@@ -206,7 +208,8 @@ async fn send(load: Arc<Load>, client: usize) -> anyhow::Result<Vec<(usize, Turn
         let conversation = below(load.conversations.len());
         let text = format!("{} client {client} says {n}", load.name);
         let key = (n % 2 == 0).then(|| text.replace(' ', "-"));
-        let streamed = n % 4 >= 2;
+        let patience = if client % 2 == 0 { STREAM_MAX } else { STREAM_PATIENT };
+        let streamed = (n % 4 >= 2).then_some(patience);
         let turn = one_turn(&load, conversation, text, key.as_deref(), streamed).await?;
         if let Outcome::Acknowledged { .. } = turn.outcome {
             let acknowledged = load.acknowledged.fetch_add(1, Ordering::SeqCst) + 1;
@@ -223,18 +226,19 @@ async fn one_turn(
     conversation: usize,
     text: String,
     key: Option<&str>,
-    streamed: bool,
+    streamed: Option<Patience>,
 ) -> anyhow::Result<Turn> {
     let mut turn = Turn { text: text.clone(), invoked: load.now(), outcome: Outcome::Unknown, shown: Vec::new() };
     let ask = Ask { conversation: &load.conversations[conversation], model: MODEL, text: &text, key };
     let begun = Instant::now();
     loop {
-        let answer = if streamed {
-            let (answer, shown) = by_stream(load, &ask).await;
-            turn.shown.push(shown);
-            answer
-        } else {
-            load.api.turn(load.node(), &ask, REQUEST_MAX).await
+        let answer = match streamed {
+            Some(patience) => {
+                let (answer, shown) = by_stream(load, &ask, patience).await;
+                turn.shown.push(shown);
+                answer
+            }
+            None => load.api.turn(load.node(), &ask, REQUEST_MAX).await,
         };
         match answer {
             Answer::Completed { reply } => {
@@ -261,10 +265,10 @@ async fn one_turn(
 }
 
 /// Reads a turn's stream, on at other nodes where it breaks off. Says too what was shown of the reply.
-async fn by_stream(load: &Load, ask: &Ask<'_>) -> (Answer, String) {
+async fn by_stream(load: &Load, ask: &Ask<'_>, patience: Patience) -> (Answer, String) {
     let mut seen = Seen::default();
     let begun = Instant::now();
-    let mut end = load.api.stream(load.node(), ask, STREAM_MAX, &mut seen).await;
+    let mut end = load.api.stream(load.node(), ask, patience, &mut seen).await;
     loop {
         match end {
             Ok(End::Done) => break,
@@ -275,7 +279,7 @@ async fn by_stream(load: &Load, ask: &Ask<'_>) -> (Answer, String) {
             return (Answer::Nothing, seen.text());
         }
         tokio::time::sleep(AGAIN).await;
-        end = load.api.resume(load.node(), STREAM_MAX, &mut seen).await;
+        end = load.api.resume(load.node(), patience, &mut seen).await;
     }
     let answer = match seen.ended.as_deref() {
         _ if seen.missing + seen.repeated > 0 => {
@@ -313,7 +317,7 @@ async fn last_reads(load: &Load, histories: &mut BTreeMap<usize, History>) -> an
         // Behind all that may be open stands one more turn.
         let text = format!("{} ends {conversation}", load.name);
         let key = text.replace(' ', "-");
-        let turn = one_turn(load, *conversation, text, Some(&key), false).await?;
+        let turn = one_turn(load, *conversation, text, Some(&key), None).await?;
         ensure!(matches!(turn.outcome, Outcome::Acknowledged { .. }), "the last turn of {id} was not acknowledged");
         history.turns.push(turn);
         for node in 0..load.urls.len() {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use futures::stream::{self, StreamExt};
 use klatch::ops::{MemberShown, NodeShown};
 use klatch_actors::membership::view::{Member, View};
 use klatch_protocol::ConversationId;
@@ -24,6 +25,7 @@ use crate::redis_server::RedisServer;
 /// A node is declared dead within 3 s, joins within one, and a debug build on a busy machine starts within tens.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(25);
+const CREATED_AT_ONCE: usize = 8;
 
 /// What stands before the 32 bytes of an Ed25519 key in PKCS#8.
 const ED25519: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
@@ -202,6 +204,24 @@ impl ClusterProcesses {
             (it.node.as_str().into(), Member { incarnation: it.incarnation, status, address: it.address })
         };
         Ok(Placement(View { number: shown.view, members: shown.members.into_iter().map(member).collect() }))
+    }
+
+    /// So many new conversations that this node owns.
+    pub async fn owned_by(&self, owner: usize, api: &Api, count: usize) -> anyhow::Result<Vec<String>> {
+        let placement = self.placement(owner).await?;
+        let created = stream::iter(0..).map(|n: usize| {
+            let (api, url) = (api.clone(), self.nodes[n % self.nodes.len()].url.clone());
+            async move { api.create(&url).await }
+        });
+        let mut created = std::pin::pin!(created.buffer_unordered(CREATED_AT_ONCE));
+        let mut owned = Vec::new();
+        while owned.len() < count {
+            let conversation = created.next().await.context("there is always one more")??;
+            if placement.owner(&conversation)? == owner {
+                owned.push(conversation);
+            }
+        }
+        Ok(owned)
     }
 
     /// Nothing passes between the node and Redis.

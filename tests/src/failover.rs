@@ -9,7 +9,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use futures::stream::{self, StreamExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -26,7 +25,6 @@ const PATIENT: Patience = Patience { bytes: Duration::from_secs(5), events: Dura
 const OWN: Patience = Patience { events: Duration::from_secs(5), ..PATIENT };
 /// Of a stream's whole life.
 const ROUND_MAX: Duration = Duration::from_secs(90);
-const CREATED_AT_ONCE: usize = 8;
 /// Tokens that every stream has before the node may die.
 const TOKENS_BEFORE: usize = 3;
 /// Of each side of a difference.
@@ -138,7 +136,7 @@ pub async fn round(
     name: &str,
 ) -> anyhow::Result<Round> {
     let before = cluster.incarnation(victim).await?;
-    let conversations = owned_by(cluster, api, victim, plan.streams).await?;
+    let conversations = cluster.owned_by(victim, api, plan.streams).await?;
     let mut streams = JoinSet::new();
     let mut tokens = Vec::new();
     for (n, conversation) in conversations.into_iter().enumerate() {
@@ -167,24 +165,6 @@ pub async fn round(
     asked(&mut round, &all, &model.calls());
     revive(cluster, death, victim, before).await?;
     Ok(round)
-}
-
-async fn owned_by(cluster: &ClusterProcesses, api: &Api, owner: usize, count: usize) -> anyhow::Result<Vec<String>> {
-    let placement = cluster.placement(owner).await?;
-    let urls = cluster.urls();
-    let created = stream::iter(0..).map(|n: usize| {
-        let (api, url) = (api.clone(), urls[n % urls.len()].clone());
-        async move { api.create(&url).await }
-    });
-    let mut created = std::pin::pin!(created.buffer_unordered(CREATED_AT_ONCE));
-    let mut owned = Vec::new();
-    while owned.len() < count {
-        let conversation = created.next().await.context("there is always one more")??;
-        if placement.owner(&conversation)? == owner {
-            owned.push(conversation);
-        }
-    }
-    Ok(owned)
 }
 
 /// Words that no other stream has.

@@ -40,8 +40,11 @@ const RESET_EVERY: Duration = Duration::from_millis(250);
 /// Turns acknowledged before the disturbance, and after it.
 const TURNS_BEFORE: u64 = 20;
 const TURNS_AFTER: u64 = 20;
-const CLIENTS: usize = 10;
-const CONVERSATIONS: usize = 6;
+/// More than conversations, so that each has a running turn nearly always.
+const CLIENTS: usize = 16;
+/// Of the node that is disturbed, and of each other.
+const CONVERSATIONS_OF_ITS_OWN: usize = 4;
+const CONVERSATIONS_OF_OTHERS: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disturbance {
@@ -155,8 +158,9 @@ pub async fn run(
     name: &str,
 ) -> anyhow::Result<Report> {
     let mut conversations = Vec::new();
-    for n in 0..CONVERSATIONS {
-        conversations.push(api.create(&cluster.nodes[n % cluster.nodes.len()].url).await?);
+    for owner in 0..cluster.nodes.len() {
+        let count = if owner == node { CONVERSATIONS_OF_ITS_OWN } else { CONVERSATIONS_OF_OTHERS };
+        conversations.extend(cluster.owned_by(owner, api, count).await?);
     }
     let load = Arc::new(Load {
         api: api.clone(),
@@ -198,7 +202,7 @@ pub async fn run(
     Ok(report)
 }
 
-/// One client's turns, each in some conversation through some node: half of them under a key, half of them streamed.
+/// One client's turns, each in some conversation through some node: half of them under a key, most of them streamed.
 async fn send(load: Arc<Load>, client: usize) -> anyhow::Result<Vec<(usize, Turn)>> {
     let mut sent = Vec::new();
     for n in 0.. {
@@ -208,8 +212,8 @@ async fn send(load: Arc<Load>, client: usize) -> anyhow::Result<Vec<(usize, Turn
         let conversation = below(load.conversations.len());
         let text = format!("{} client {client} says {n}", load.name);
         let key = (n % 2 == 0).then(|| text.replace(' ', "-"));
-        let patience = if client % 2 == 0 { STREAM_MAX } else { STREAM_PATIENT };
-        let streamed = (n % 4 >= 2).then_some(patience);
+        let patience = if client.is_multiple_of(2) { STREAM_MAX } else { STREAM_PATIENT };
+        let streamed = (n % 4 != 0).then_some(patience);
         let turn = one_turn(&load, conversation, text, key.as_deref(), streamed).await?;
         if let Outcome::Acknowledged { .. } = turn.outcome {
             let acknowledged = load.acknowledged.fetch_add(1, Ordering::SeqCst) + 1;

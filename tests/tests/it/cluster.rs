@@ -35,13 +35,8 @@ async fn three_nodes_form_one_cluster_and_each_serves_every_conversation() -> an
     ensure!(shards == 1024, "the nodes have {shards} shards together");
 
     let api = cluster.api("ann").await?;
-    let placement = cluster.placement(0).await?;
-    let mut owners = std::collections::BTreeSet::new();
-    while owners.len() < 3 {
-        let conversation = api.create(&cluster.nodes[owners.len()].url).await?;
-        if !owners.insert(placement.owner(&conversation)?) {
-            continue;
-        }
+    for owner in 0..3 {
+        let conversation = cluster.owned_by(owner, &api, 1).await?.remove(0);
         for node in &cluster.nodes {
             let ask = Ask { conversation: &conversation, model: "echo", text: "hello", key: None };
             let answer = api.turn(&node.url, &ask, PATIENCE).await;
@@ -69,11 +64,7 @@ async fn a_node_comes_back_as_another_life_after_a_crash_and_after_a_freeze() ->
 
     // A conversation that it owns and has in memory: it must not answer from there.
     let api = cluster.api("ann").await?;
-    let placement = cluster.placement(0).await?;
-    let mut conversation = api.create(&cluster.nodes[0].url).await?;
-    while placement.owner(&conversation)? != 0 {
-        conversation = api.create(&cluster.nodes[0].url).await?;
-    }
+    let conversation = cluster.owned_by(0, &api, 1).await?.remove(0);
     let ask = |text| Ask { conversation: &conversation, model: "echo", text, key: None };
     let echoed = |text: &str| Answer::Completed { reply: text.into() };
     ensure!(api.turn(&cluster.nodes[0].url, &ask("before"), PATIENCE).await == echoed("before"));

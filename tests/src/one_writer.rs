@@ -408,7 +408,7 @@ async fn on_record(
     for (conversation, id) in load.conversations.iter().enumerate() {
         let id: ConversationId = id.parse()?;
         let state = Arc::new(reader.state(id).await?);
-        let mut more = 0;
+        let mut more = Vec::new();
         for n in 0..state.next_turn {
             let turn = reader.turn(id, &state, n).await?.with_context(|| format!("turn {n} of {id} is not there"))?;
             let text: String = turn.accepted.input.iter().map(|item| item.body.text()).collect();
@@ -416,7 +416,7 @@ async fn on_record(
             report.calls += called;
             report.attempts += turn.attempts.len();
             report.taken_over += usize::from(turn.attempts.len() > 1);
-            more += turn.attempts.len().saturating_sub(1);
+            more.extend(turn.attempts.iter().skip(1).map(|attempt| format!("{text:?} by {}", attempt.incarnation)));
             let mut wrong = |what: String| report.violations.push(format!("conversation {conversation}: {what}"));
             if called > turn.attempts.len() {
                 wrong(format!("{called} calls for {text:?}, and {} on record", turn.attempts.len()));
@@ -425,8 +425,8 @@ async fn on_record(
                 wrong(format!("{text:?} is still open"));
             }
         }
-        if more > 1 && disturbance.kills().is_some() {
-            report.violations.push(format!("conversation {conversation}: {more} turns were taken over"));
+        if more.len() > 1 && disturbance.kills().is_some() {
+            report.violations.push(format!("conversation {conversation} was taken over {more:?}"));
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 # Everything that must hold before a change lands: installs what is missing, then runs every check and every test.
 #
 #   ./test.sh            all of it
-#   ./test.sh STEP…      some of it: lint unit clients fuzz readme
+#   ./test.sh STEP…      some of it: lint unit clients failover fuzz readme
 set -euo pipefail
 cd "$(dirname "$0")"
 export RUST_BACKTRACE=0
@@ -68,13 +68,31 @@ python_venv() {
 
 # The Python and JavaScript clients live in folders of their own, made again when their lists change.
 clients() {
-  say "real clients against a real node"
-  debian python3:python3 python3-venv:python3 nodejs:node npm:npm
+  say "real clients against a real node, and against three"
+  debian python3:python3 python3-venv:python3 nodejs:node npm:npm redis-server:redis-server
   cargo build --locked --workspace
   python_venv
   (cd tests/clients && npm ci --silent --no-audit --no-fund)
   target/debug/with-node target/venv/bin/pytest -q -p no:cacheprovider tests/clients
   target/debug/with-node npm --prefix tests/clients test
+  target/debug/with-node --nodes 3 target/venv/bin/pytest -q -p no:cacheprovider tests/clients
+  target/debug/with-node --nodes 3 npm --prefix tests/clients test
+}
+
+# Nodes of a cluster die and are cut off; with a network of namespaces where this is root, else over proxies.
+failover() {
+  say "failover, and one writer whatever happens"
+  debian redis-server:redis-server
+  cargo build --locked --workspace
+  local deaths=kill,stop links=proxied
+  if [ "$(id -u)" -eq 0 ] && unshare --net --mount true 2>/dev/null; then
+    debian iproute2:ip iptables:iptables
+    deaths=kill,stop,cut,vanish links=namespaces
+  else
+    echo "no network namespaces: they need root"
+  fi
+  target/debug/failover --rounds "${FAILOVER_ROUNDS:-10}" --deaths "$deaths" --words 60 --word-ms 50
+  target/debug/one-writer --links "$links"
 }
 
 fuzz() {
@@ -97,11 +115,11 @@ readme() {
   python3 tests/readme.py
 }
 
-for step in "${@:-lint unit clients fuzz readme}"; do
+for step in "${@:-lint unit clients failover fuzz readme}"; do
   for one in $step; do
     case $one in
-      lint | unit | clients | fuzz | readme) "$one" ;;
-      *) die "there is no step $one: lint unit clients fuzz readme" ;;
+      lint | unit | clients | failover | fuzz | readme) "$one" ;;
+      *) die "there is no step $one: lint unit clients failover fuzz readme" ;;
     esac
   done
 done

@@ -1,6 +1,16 @@
 //! What the tests of whole programs share.
 
+pub mod balancer;
+pub mod client;
+pub mod cluster;
+pub mod failover;
+pub mod faulty_proxy;
+pub mod history;
 pub mod measure;
 pub mod model_server;
+pub mod namespaces;
+pub mod one_writer;
 pub mod process;
+pub mod random;
 pub mod redis_server;
+pub mod sockets;

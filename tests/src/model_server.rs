@@ -10,6 +10,7 @@
 //! | `words N` | answers with N words, `w1 w2 …`, the same each time |
 //! | `tool` | calls the first function with `{"city":"Paris"}`; given its output, says `It is 21 degrees in Paris.` |
 //! | `slow:MS` | waits before each token |
+//! | `salted` | marks each word with the number of its call, so that no two calls say the same: `You~7 said:~7 …` |
 //! | `wait:MS` | waits before it answers at all |
 //! | `length`, `filter`, `refusal` | stops after 3 words for that reason; refuses |
 //! | `json` | does not stream, whatever was asked |
@@ -283,7 +284,7 @@ async fn complete(
 ) -> Response {
     let ask = Ask::new(body);
     let recorder = shared.begin(&ask, client, headers.contains_key("authorization"));
-    let script = Script::new(&ask, shared.token_delay);
+    let script = Script::new(&ask, shared.token_delay, recorder.n);
     tokio::time::sleep(script.wait).await;
     let flaked = script.flaky.and_then(|failures| shared.flake(&ask, failures));
     let refusal = flaked.or(script.status).map(refuse).or_else(|| script.page());
@@ -328,7 +329,10 @@ fn streamed(script: Script, recorder: Recorder) -> Response {
 async fn carry_out(step: &Step, script: &Script, recorder: &Recorder) -> Result<Bytes, std::io::Error> {
     match step {
         Step::Token(text) => {
-            tokio::time::sleep(script.delay).await;
+            // A timer of zero still costs a millisecond.
+            if !script.delay.is_zero() {
+                tokio::time::sleep(script.delay).await;
+            }
             recorder.token();
             Ok(Bytes::from(event(&chunk(json!({"content": text}), None))))
         }
@@ -405,6 +409,7 @@ enum Step {
 struct Script {
     words: Option<u64>,
     tool: bool,
+    salted: bool,
     delay: Duration,
     wait: Duration,
     /// Why it ends, after 3 words or for want of `max_tokens`.
@@ -435,7 +440,8 @@ enum Fault {
 }
 
 impl Script {
-    fn new(ask: &Ask, delay: Duration) -> Self {
+    /// `n`: number of the call.
+    fn new(ask: &Ask, delay: Duration, n: u64) -> Self {
         let mut script = Self { delay, ..Self::default() };
         for directive in ask.model.split(',') {
             script.read(directive.trim());
@@ -444,7 +450,7 @@ impl Script {
         if ask.user.split(',').all(|directive| told.read(directive.trim())) {
             script = told;
         }
-        script.compose(ask);
+        script.compose(ask, n);
         script
     }
 
@@ -455,6 +461,7 @@ impl Script {
         match name {
             "words" => self.words = Some(number.min(WORDS_MAX)),
             "tool" => self.tool = true,
+            "salted" => self.salted = true,
             "slow" => self.delay = Duration::from_millis(number),
             "wait" => self.wait = Duration::from_millis(number),
             "length" => self.reason = Some("length"),
@@ -486,7 +493,7 @@ impl Script {
         true
     }
 
-    fn compose(&mut self, ask: &Ask) {
+    fn compose(&mut self, ask: &Ask, n: u64) {
         self.given = ask.body["messages"].to_string().len() as u64 / 4;
         if self.tool && ask.last()["role"] != "tool" {
             let name = ask.body["tools"][0]["function"]["name"].as_str().unwrap_or("get_weather");
@@ -499,8 +506,16 @@ impl Script {
             None if self.refusal => "I would rather not.".to_owned(),
             None => format!("You said: {}", ask.user),
         };
-        let rest = text.strip_prefix(&ask.prefill()).unwrap_or(&text);
-        self.tokens = rest.split_inclusive(' ').map(str::to_owned).collect();
+        let prefill = ask.prefill();
+        if self.salted {
+            // What another call said is not this one's, but for the number of words.
+            let left = text.split(' ').skip(prefill.split_inclusive(' ').count());
+            let left = left.map(|word| format!("{word}~{n}")).collect::<Vec<_>>().join(" ");
+            self.tokens = left.split_inclusive(' ').map(str::to_owned).collect();
+        } else {
+            let rest = text.strip_prefix(&prefill).unwrap_or(&text);
+            self.tokens = rest.split_inclusive(' ').map(str::to_owned).collect();
+        }
         if self.reason.is_some() {
             self.tokens.truncate(3);
         }

@@ -3,6 +3,7 @@
 //!
 //! Waits for what the program prints, never for a time to pass; every wait has an end.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -22,6 +23,10 @@ pub struct NodeSettings {
     pub config: String,
     /// `file:` in a folder of its own where empty.
     pub store: String,
+    /// Address that its ports are opened at; loopback where none is given.
+    pub host: Option<IpAddr>,
+    /// Network namespace that it runs in; the test's own where none is given.
+    pub namespace: Option<String>,
     pub environment: Vec<(String, String)>,
 }
 
@@ -38,8 +43,8 @@ impl NodeProcess {
     pub async fn start(settings: NodeSettings) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("klatch-test-").tempdir()?;
         std::fs::write(folder.path().join("klatch.toml"), &settings.config)?;
-        let (url, ops_url) =
-            (format!("http://127.0.0.1:{}", free_port()?), format!("http://127.0.0.1:{}", free_port()?));
+        let host = settings.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let (url, ops_url) = (format!("http://{host}:{}", free_port()?), format!("http://{host}:{}", free_port()?));
         let mut node = Self { settings, url, ops_url, folder, child: None };
         node.spawn().await?;
         Ok(node)
@@ -58,12 +63,19 @@ impl NodeProcess {
         Ok(())
     }
 
+    /// SIGSTOP: it keeps its connections and does nothing.
+    pub async fn freeze(&self) -> anyhow::Result<()> {
+        self.signal("-STOP").await
+    }
+
+    pub async fn thaw(&self) -> anyhow::Result<()> {
+        self.signal("-CONT").await
+    }
+
     /// SIGTERM; the exit code once it has drained.
     pub async fn terminate(&mut self) -> anyhow::Result<i32> {
+        self.signal("-TERM").await?;
         let mut child = self.child.take().context("the node runs")?;
-        let id = child.id().context("the node has not ended")?;
-        let killed = Command::new("kill").arg("-TERM").arg(id.to_string()).status().await?;
-        anyhow::ensure!(killed.success(), "SIGTERM was not delivered");
         let status = tokio::time::timeout(START_MAX, child.wait()).await.context("the node did not drain")??;
         status.code().context("the node ended by a signal")
     }
@@ -103,8 +115,23 @@ impl NodeProcess {
         self.command(&["user", "add", name], &format!("{password}\n")).await.map(drop)
     }
 
+    async fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let id = self.id().context("the node runs")?;
+        let sent = Command::new("kill").arg(signal).arg(id.to_string()).status().await?;
+        anyhow::ensure!(sent.success(), "{signal} was not delivered");
+        Ok(())
+    }
+
     fn program(&self, arguments: &[&str]) -> anyhow::Result<Command> {
-        let mut command = Command::new(binary()?);
+        let mut command = match &self.settings.namespace {
+            None => Command::new(binary()?),
+            // It becomes the program, so the process is the node's own.
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(binary()?);
+                command
+            }
+        };
         let store = match self.settings.store.as_str() {
             "" => format!("file:{}", self.folder.path().join("data").display()),
             store => store.to_owned(),

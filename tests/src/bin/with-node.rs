@@ -1,44 +1,101 @@
-//! Runs a command against a node of its own: `with-node COMMAND [ARGUMENT…]`. The node has an account `ann`, the models
-//! that the client suites ask for, a model server behind one of them, and limits out of the way; where it is stands in
-//! the environment of the command (see tests/clients/README.md). Ends with the command's exit code.
+//! Runs a command against a node of its own, or against a cluster: `with-node [--nodes N] COMMAND [ARGUMENT…]`. It has an
+//! account `ann`, the models that the client suites ask for, a model server behind one of them, and limits out of the way;
+//! where it is stands in the environment of the command (see tests/clients/README.md). Ends with the command's exit code.
+//!
+//! With `--nodes` there is a Redis too, and before the nodes a balancer that sends each request to one picked at random.
 
 use std::process::ExitCode;
 
 use anyhow::Context;
+use klatch_tests::balancer::Balancer;
+use klatch_tests::cluster::{ClusterProcesses, ClusterSettings, Links};
 use klatch_tests::model_server::ModelServer;
 use klatch_tests::process::{NodeProcess, NodeSettings};
 
+const PASSWORD: &str = "correct horse battery staple";
+const USAGE: &str = "usage: with-node [--nodes N] COMMAND [ARGUMENT…]";
+
+/// What the command is given.
+struct Target {
+    url: String,
+    ops_url: String,
+    /// Of ann, of another user, and of a user of another tenant.
+    tokens: [String; 3],
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let mut arguments = std::env::args().skip(1);
-    let command = arguments.next().context("usage: with-node COMMAND [ARGUMENT…]")?;
+    let mut arguments = std::env::args().skip(1).peekable();
+    let nodes = match arguments.next_if(|first| first == "--nodes") {
+        Some(_) => Some(arguments.next().context(USAGE)?.parse::<usize>().context("--nodes needs a number")?),
+        None => None,
+    };
+    let command: Vec<String> = arguments.collect();
     let model = ModelServer::start().await?;
-    let node =
-        NodeProcess::start(NodeSettings { config: config(&model.base_url()), ..NodeSettings::default() }).await?;
-    node.add_user("ann", "correct horse battery staple").await?;
-    let status = tokio::process::Command::new(command)
+    let responders = responders(&model.base_url());
+    match nodes {
+        None => {
+            let config = format!("[limits]\nrequests_per_minute = 1000000\n{responders}");
+            let node = NodeProcess::start(NodeSettings { config, ..NodeSettings::default() }).await?;
+            let target = target(&node, node.url.clone()).await?;
+            let ended = run(&command, &target).await?;
+            complain([("node", node.log())])?;
+            Ok(ended)
+        }
+        Some(nodes) => {
+            let (limits, sections) = (String::new(), responders);
+            let settings = ClusterSettings { nodes, links: Links::Direct, limits, sections };
+            let cluster = ClusterProcesses::start(settings).await?;
+            let balancer = Balancer::start(cluster.urls()).await?;
+            let target = target(&cluster.nodes[0], balancer.url()).await?;
+            let ended = run(&command, &target).await?;
+            complain(cluster.nodes.iter().map(|node| (node.url.as_str(), node.log())))?;
+            Ok(ended)
+        }
+    }
+}
+
+async fn target(node: &NodeProcess, url: String) -> anyhow::Result<Target> {
+    node.add_user("ann", PASSWORD).await?;
+    let tokens = [
+        node.token("ann", "default").await?,
+        node.token("bob", "default").await?,
+        node.token("ann", "elsewhere").await?,
+    ];
+    Ok(Target { url, ops_url: node.ops_url.clone(), tokens })
+}
+
+async fn run(command: &[String], target: &Target) -> anyhow::Result<ExitCode> {
+    let (program, arguments) = command.split_first().context(USAGE)?;
+    let [ann, other, other_tenant] = &target.tokens;
+    let status = tokio::process::Command::new(program)
         .args(arguments)
-        .env("KLATCH_URL", &node.url)
-        .env("KLATCH_OPS_URL", &node.ops_url)
-        .env("KLATCH_TOKEN", node.token("ann", "default").await?)
-        .env("KLATCH_TOKEN_OTHER", node.token("bob", "default").await?)
-        .env("KLATCH_TOKEN_OTHER_TENANT", node.token("ann", "elsewhere").await?)
+        .env("KLATCH_URL", &target.url)
+        .env("KLATCH_OPS_URL", &target.ops_url)
+        .env("KLATCH_TOKEN", ann)
+        .env("KLATCH_TOKEN_OTHER", other)
+        .env("KLATCH_TOKEN_OTHER_TENANT", other_tenant)
         .status()
         .await?;
-    let log = node.log();
-    for line in log.lines().filter(|line| line.contains("panicked") || line.contains("ERROR")) {
-        eprintln!("node: {line}");
-    }
-    anyhow::ensure!(!log.contains("panicked"), "the node panicked");
     Ok(ExitCode::from(status.code().map_or(1, |code| code as u8)))
 }
 
-fn config(model_url: &str) -> String {
+/// Shows what a person should look at; a panic is a failure, whatever the command says.
+fn complain<'a>(logs: impl IntoIterator<Item = (&'a str, String)>) -> anyhow::Result<()> {
+    let mut panicked = false;
+    for (node, log) in logs {
+        for line in log.lines().filter(|line| line.contains("panicked") || line.contains("ERROR")) {
+            eprintln!("{node}: {line}");
+            panicked |= line.contains("panicked");
+        }
+    }
+    anyhow::ensure!(!panicked, "a node panicked");
+    Ok(())
+}
+
+fn responders(model_url: &str) -> String {
     format!(
         r#"
-[limits]
-requests_per_minute = 1000000
-
 [[responder]]
 name = "slow"
 kind = "echo"

@@ -1,7 +1,11 @@
 //! Whole programs, and what holds for the whole source. One binary, so that it links once.
 
+mod cluster;
 mod exactly_once;
+mod failover;
 mod invariants;
+mod one_writer;
 mod peers;
 mod responders;
 mod store_crash;
+mod watching;

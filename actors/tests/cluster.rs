@@ -439,3 +439,20 @@ async fn what_a_tenant_spends_is_told_to_the_other_nodes() {
     world.handle("a").tell_spending(&spending);
     assert_eq!(tokio::time::timeout(PATIENCE, heard.recv()).await, Ok(Some(spending)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_view_is_behind_does_not_take_a_newcomer_for_dead() {
+    let mut world = World::new(&["a", "b"]).await;
+    let id = world.create_at("b").await;
+    world.crash("b").await;
+    world.all_see(1).await;
+    // From now on "a" learns nothing of the table, but is not declared dead: nobody else has been there for long enough.
+    world.nodes["a"].reaches.send_replace(false);
+    world.start("b").await;
+    let mut turn = accepted(&world.handle("b"), id, "one two").await;
+    assert_eq!(world.next_ask().await.attempt, 1);
+    world.handle("a").ask(id, Request::Wake).await.expect("it is sent on to the owner");
+    world.gate.add_permits(2);
+    follow(&world.handle("b"), id, &mut turn).await;
+    assert_eq!((turn.text().as_str(), turn.attempts.len()), ("one two", 1));
+}

@@ -61,7 +61,7 @@ mod tests {
         let item = Item { ordinal: 0, client_id: Some("mine".into()), body: Body::user("hello") };
         let key = Some(KeyUse { key: [1; 16], fingerprint: [2; 16] });
         let events = vec![
-            Event::Claimed { node: "klatch-0".into(), incarnation: 7 },
+            Event::Claimed { node: "klatch-0".into(), incarnation: 7, view: 3 },
             Event::Created(Box::new(Created {
                 tenant: "acme".into(),
                 subject: "ann".into(),

@@ -42,6 +42,8 @@ pub enum Event {
     Claimed {
         node: String,
         incarnation: u64,
+        /// Number of a view in which this life of the node stands: who has an older one cannot hold it for dead.
+        view: u64,
     },
     Created(Box<Created>),
     TurnAccepted(Box<Accepted>),

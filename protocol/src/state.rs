@@ -62,6 +62,8 @@ pub struct State {
 pub struct Claimant {
     pub node: String,
     pub incarnation: u64,
+    /// Number of a view in which it stands.
+    pub view: u64,
 }
 
 /// The last turn that entered, and the first ordinal behind its items: chaining from it goes on here while nothing
@@ -135,8 +137,9 @@ impl State {
 
     pub fn apply(&mut self, event: &Event, at_ms: u64) {
         match event {
-            Event::Claimed { node, incarnation } => {
-                self.claimed_by = Some(Claimant { node: node.clone(), incarnation: *incarnation });
+            Event::Claimed { node, incarnation, view } => {
+                let (node, incarnation, view) = (node.clone(), *incarnation, *view);
+                self.claimed_by = Some(Claimant { node, incarnation, view });
             }
             Event::Created(created) => self.create(created, at_ms),
             Event::TurnAccepted(accepted) => {

@@ -28,6 +28,8 @@ pub struct Fixed {
     pub conversation: ConversationId,
     pub node: String,
     pub incarnation: u64,
+    /// Number of a view in which it stands.
+    pub view: u64,
     pub token: ClaimToken,
     pub limits: Arc<Limits>,
     pub catalog: Arc<Catalog>,

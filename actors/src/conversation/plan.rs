@@ -7,7 +7,7 @@ use klatch_protocol::state::Did;
 use klatch_protocol::turn::Incomplete;
 use klatch_protocol::{ConversationId, Item, Mark, Outcome, Turn};
 
-use super::decide::{Effect, EndWait, Owed, Row, Serving, Watcher, full, refuse};
+use super::decide::{Effect, EndWait, Fixed, Owed, Row, Serving, Watcher, full, refuse};
 use crate::reader::belongs;
 use crate::request::{Answer, Caller, Chain, Full, Missing, OnBusy, Param, Refusal, Request, Submit, Wait};
 use crate::store::IndexRow;
@@ -97,7 +97,8 @@ impl<R> Serving<R> {
         if let Some(lives_ms) = lives_ms(created.ttl_seconds, self.fixed.retention_ms) {
             self.staged.rows.push(Row::Due { at_ms: now_ms.saturating_add(lives_ms) });
         }
-        let claimed = Event::Claimed { node: self.fixed.node.clone(), incarnation: self.fixed.incarnation };
+        let Fixed { node, incarnation, view, .. } = self.fixed.clone();
+        let claimed = Event::Claimed { node, incarnation, view };
         self.stage(now_ms, claimed);
         self.stage(now_ms, Event::Created(Box::new(created)));
     }

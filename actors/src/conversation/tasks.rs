@@ -103,8 +103,12 @@ async fn look_once(
     let end = LogEnd { position: last.position, token: last.token };
     let state = State::replay(&log.entries);
     let open = !state.open.is_empty();
-    let owner = state.claimed_by.map(|by| PeerId { name: by.node.into(), incarnation: by.incarnation });
-    let alive = owner.filter(|owner| open && owner != me && surroundings.view.borrow().has(owner));
+    let alive = state.claimed_by.filter(|_| open).and_then(|by| {
+        let owner = PeerId { name: by.node.into(), incarnation: by.incarnation };
+        let view = surroundings.view.borrow();
+        // In an older view than that of its claim it may not be there yet.
+        (owner != *me && (view.has(&owner) || view.number < by.view)).then_some(owner)
+    });
     Ok((Some(alive.map_or(Look::Free { open }, Look::Elsewhere)), Some(end)))
 }
 
@@ -114,7 +118,8 @@ async fn claim(store: &dyn Store, fixed: &Fixed, now_ms: u64) -> Result<Found, S
     for _ in 0..CLAIMS_MAX {
         let Some(last) = store.log_end(conversation).await? else { return Ok(Found::Absent) };
         let position = last.position.claim();
-        let claimed = Event::Claimed { node: fixed.node.clone(), incarnation: fixed.incarnation };
+        let Fixed { node, incarnation, view, .. } = fixed.clone();
+        let claimed = Event::Claimed { node, incarnation, view };
         let entry = Entry { position, token: fixed.token, at_ms: now_ms, events: vec![claimed] };
         let mine = LogEnd { position, token: fixed.token };
         match store.append(conversation, Arc::new(entry)).await {

@@ -47,6 +47,7 @@ fn core(incarnation: u64, claims: u64, crashes: u32, shared: bool, limits: &Limi
         conversation: ID,
         node: "a".into(),
         incarnation,
+        view: 1,
         token: ClaimToken(u128::from(claims)),
         limits: Arc::new(limits.clone()),
         catalog: Arc::new(catalog),

@@ -35,7 +35,7 @@ async fn write(store: Arc<dyn Store>, n: u8) -> anyhow::Result<()> {
     let mut items = State::replay(&store.log(conversation).await?.entries).next_item;
     let position = store.log_end(conversation).await?.map_or(Position::default(), |end| end.position).claim();
     let mut end = LogEnd { position, token: ClaimToken::random() };
-    append(&*store, n, end, Event::Claimed { node: "test".into(), incarnation: 1 }).await?;
+    append(&*store, n, end, Event::Claimed { node: "test".into(), incarnation: 1, view: 1 }).await?;
     loop {
         end.position = end.position.next();
         let text = format!("piece {} of an answer ", end.position.seq).repeat(usize::from(n) + 1);

@@ -34,7 +34,7 @@ pub fn entry(epoch: u64, seq: u64, token: ClaimToken, events: Vec<Event>) -> Ent
 
 /// A claim under a token of its own.
 pub fn claim(epoch: u64) -> Entry {
-    entry(epoch, 0, ClaimToken::random(), vec![Event::Claimed { node: "klatch-0".into(), incarnation: 7 }])
+    entry(epoch, 0, ClaimToken::random(), vec![Event::Claimed { node: "klatch-0".into(), incarnation: 7, view: 3 }])
 }
 
 pub fn delta(epoch: u64, seq: u64) -> Entry {
@@ -83,7 +83,7 @@ pub fn created() -> Event {
 pub fn every_event() -> Vec<Event> {
     let call = Call { call_id: "call_1".into(), name: "weather".into(), arguments: "{}".into() };
     vec![
-        Event::Claimed { node: "klatch-0".into(), incarnation: 7 },
+        Event::Claimed { node: "klatch-0".into(), incarnation: 7, view: 3 },
         created(),
         accepted(0),
         Event::AttemptStarted { turn: 0, attempt: Attempt { n: 1, incarnation: 7, reason: AttemptReason::TakenOver } },

@@ -36,7 +36,8 @@ pub async fn every_conversation_goes_on(shared: &Arc<Shared>, nodes: &Nodes) {
 }
 
 pub async fn promises_are_kept(shared: &Arc<Shared>, nodes: &Nodes) {
-    for handle in lock(&nodes.handles()).values().cloned().collect::<Vec<Handle>>() {
+    let handles: Vec<Handle> = lock(&nodes.handles()).values().cloned().collect();
+    for handle in handles {
         if let Some(status) = handle.status().await
             && status.open_turns > 0
         {
@@ -51,7 +52,8 @@ pub async fn promises_are_kept(shared: &Arc<Shared>, nodes: &Nodes) {
     let stories: Vec<(ConversationId, State)> =
         shared.journal().stories().map(|(id, story)| (id, story.whole.clone())).collect();
     for (id, whole) in &stories {
-        if let Err(why) = reads_as_it_happened(&reader, *id, whole, &shared.journal().visible(*id)).await {
+        let visible = shared.journal().visible(*id);
+        if let Err(why) = reads_as_it_happened(&reader, *id, whole, &visible).await {
             shared.fail(format!("{id}: {why}"));
         }
     }

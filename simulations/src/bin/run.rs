@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::process::{Command, ExitCode, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use klatch_simulations::responder::PANIC;
@@ -29,6 +29,9 @@ const SEEN: [&str; 12] = [
     "compactions",
     "responders that panic",
 ];
+
+/// A world takes a second or two, where it is built without optimisation too.
+const STANDS_STILL_AFTER: Duration = Duration::from_secs(60);
 
 /// Beyond so many failures there is nothing more to learn.
 const FAILURES_SHOWN: usize = 20;
@@ -57,6 +60,7 @@ fn main() -> Result<ExitCode> {
     };
     if let Some(seed) = asked.seed {
         quiet_about_simulated_panics();
+        end_what_stands_still(seed);
         let outcome = life::live(seed, planted, asked.trace);
         let counts: Vec<String> = outcome.counts.iter().map(|(what, count)| format!("{what}={count}")).collect();
         println!("plan {:?}", outcome.plan);
@@ -104,6 +108,15 @@ fn quiet_about_simulated_panics() {
             shown(panic);
         }
     }));
+}
+
+/// A world that gets nowhere, in the machine's time: nothing of it can be waited for.
+fn end_what_stands_still(seed: u64) {
+    std::thread::spawn(move || {
+        std::thread::sleep(STANDS_STILL_AFTER);
+        println!("failed seed {seed} stands still");
+        std::process::exit(3);
+    });
 }
 
 fn run_all(asked: &Asked, seeds: Range<u64>) -> Result<ExitCode> {

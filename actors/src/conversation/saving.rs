@@ -143,7 +143,8 @@ impl<R> Serving<R> {
             self.out.push(refuse(reply, goes_on.clone()));
         }
         self.out.push(Effect::StopCall);
-        let unfinished = !self.state.open.is_empty();
+        // By what is durable, not by the state: there a turn whose end was lost just now is over.
+        let unfinished = !self.shown.is_empty();
         self.out.push(Effect::GiveUp(if unfinished { GivenUp::Unfinished } else { GivenUp::Idle }));
     }
 

@@ -528,6 +528,19 @@ fn a_fenced_owner_refuses_all_that_it_still_owes_and_stops() {
 }
 
 #[test]
+fn a_turn_whose_end_was_lost_is_taken_up_again() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         saved               -> call 0#1
+         end 0               -> append 1-2 completed0
+         down                -> b: lost, stop call, give up unfinished",
+    );
+}
+
+#[test]
 fn an_append_of_unknown_outcome_is_resolved_before_anything_else() {
     check(
         "activated           ->

@@ -271,6 +271,8 @@ pub(super) enum Saving<R> {
 
 pub(super) struct InFlight<R> {
     pub entry: Arc<Entry>,
+    /// It was sent again after an unknown outcome, so the first of the two may still arrive.
+    pub sent_again: bool,
     pub owed: Vec<Owed<R>>,
     pub marks: Vec<(u64, Mark)>,
     pub pieces: usize,

@@ -558,6 +558,21 @@ fn an_append_of_unknown_outcome_is_resolved_before_anything_else() {
 }
 
 #[test]
+fn an_append_that_arrives_after_it_was_held_for_lost_is_not_told_as_undone() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b echo one   -> answer 0
+         answer 0 one        -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
+         unknown             -> read end
+         not-written         -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
+         fenced              -> read end
+         written             -> release 1, b: turn 0 completed \"one\"",
+    );
+}
+
+#[test]
 fn a_new_owner_continues_behind_what_was_shown() {
     check(
         "activated           ->

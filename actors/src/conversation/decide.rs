@@ -254,6 +254,8 @@ pub(super) struct Staged<R> {
 
 pub(super) enum Owed<R> {
     Answer(R, Answer),
+    /// That something is not there, which only who still owns the conversation can know.
+    Refusal(R, Refusal),
     /// The turn as it is when the append is durable.
     Turn {
         reply: R,

@@ -135,7 +135,7 @@ impl<R> Serving<R> {
         }
         let not_done = Refusal::from(error);
         for owed in owed {
-            let (Owed::Answer(reply, _) | Owed::Turn { reply, .. }) = owed;
+            let (Owed::Answer(reply, _) | Owed::Refusal(reply, _) | Owed::Turn { reply, .. }) = owed;
             self.out.push(refuse(reply, not_done.clone()));
         }
         // A turn that is in the log goes on there: to send it again would make another.
@@ -221,6 +221,7 @@ impl<R> Serving<R> {
         for owed in owed {
             let (reply, answer) = match owed {
                 Owed::Answer(reply, answer) => (reply, Ok(answer)),
+                Owed::Refusal(reply, refusal) => (reply, Err(refusal)),
                 Owed::Turn { reply, turn, replayed } => (reply, self.turn_answer(turn, replayed)),
             };
             self.out.push(Effect::Reply(reply, answer));

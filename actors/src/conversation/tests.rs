@@ -724,6 +724,17 @@ fn nothing_is_claimed_for_who_only_looks() {
 }
 
 #[test]
+fn who_may_not_be_the_owner_any_more_knows_of_no_turn_only_after_an_append() {
+    check_shared(
+        "absent              ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         cancel b 0          -> append 1-1 at-work
+         fenced              -> b: moved, stop call, give up",
+    );
+}
+
+#[test]
 fn an_owner_at_work_shows_it_where_others_might_take_over() {
     check_shared(
         "absent              ->

@@ -368,8 +368,14 @@ async fn take_up(handle: Handle, store: Arc<dyn Store>) {
     let room = Arc::new(Semaphore::new(handle.surroundings.limits.recoveries_at_once));
     let mut view = handle.surroundings.view.clone();
     let mut done: BTreeSet<Shard> = BTreeSet::new();
+    let mut members: BTreeSet<PeerId> = BTreeSet::new();
     loop {
-        view.mark_unchanged();
+        let now: BTreeSet<PeerId> = view.borrow_and_update().ids().collect();
+        // Who is gone may have served what was never its own: an open turn stays where it is.
+        if !members.is_subset(&now) {
+            done.clear();
+        }
+        members = now;
         done.retain(|shard| handle.owns(*shard));
         let gained: Vec<Shard> = (0..SHARDS).map(Shard).filter(|shard| !done.contains(shard)).collect();
         let mut failed = false;

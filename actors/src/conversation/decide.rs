@@ -256,6 +256,8 @@ pub(super) struct Staged<R> {
 
 pub(super) enum Owed<R> {
     Answer(R, Answer),
+    /// That something is not there, which only who still owns the conversation can know.
+    Refusal(R, Refusal),
     /// The turn as it is when the append is durable.
     Turn {
         reply: R,
@@ -273,6 +275,8 @@ pub(super) enum Saving<R> {
 
 pub(super) struct InFlight<R> {
     pub entry: Arc<Entry>,
+    /// It was sent again after an unknown outcome, so the first of the two may still arrive.
+    pub sent_again: bool,
     pub owed: Vec<Owed<R>>,
     pub marks: Vec<(u64, Mark)>,
     pub pieces: usize,

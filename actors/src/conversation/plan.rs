@@ -448,8 +448,22 @@ impl<R> Serving<R> {
         }
         match reply {
             Some(reply) if turn < self.state.next_turn => self.join(turn, Wait::Ended, true, reply),
-            reply => self.reply(reply, Err(Refusal::NotFound(Missing::Response))),
+            reply => self.no_response(now_ms, reply),
         }
+    }
+
+    /// The turn may have been accepted by a newer owner, of which this one has not heard: what it remembers counts once an
+    /// append has shown that it is still the owner.
+    fn no_response(&mut self, now_ms: u64, reply: Option<R>) {
+        let Some(reply) = reply else { return };
+        let refusal = Refusal::NotFound(Missing::Response);
+        if !self.fixed.shared {
+            return self.out.push(refuse(reply, refusal));
+        }
+        if self.staged.events.is_empty() {
+            self.stage(now_ms, Event::AtWork);
+        }
+        self.staged.owed.push(Owed::Refusal(reply, refusal));
     }
 
     fn delete_response(&mut self, now_ms: u64, caller: &Caller, turn: u64, reply: Option<R>) {
@@ -457,7 +471,7 @@ impl<R> Serving<R> {
             return self.reply(reply, Err(refusal));
         }
         if turn >= self.state.next_turn || self.state.dropped_turns.contains(&turn) {
-            return self.reply(reply, Err(Refusal::NotFound(Missing::Response)));
+            return self.no_response(now_ms, reply);
         }
         if self.is_nothing_else() {
             return self.delete(now_ms, reply);

@@ -58,6 +58,7 @@ impl<R> Serving<R> {
             staged.rows.into_iter().partition(|row| !matches!(row, Row::Unindex(_) | Row::NotOpen));
         self.saving = Saving::Append(InFlight {
             entry: entry.clone(),
+            sent_again: false,
             owed: staged.owed,
             marks,
             pieces: staged.pieces,
@@ -99,19 +100,23 @@ impl<R> Serving<R> {
     }
 
     pub(super) fn not_appended(&mut self, error: StoreError) {
+        let sent_again = matches!(&self.saving, Saving::Append(in_flight) if in_flight.sent_again);
         match error {
             StoreError::Unknown(_) => self.out.push(Effect::ReadEnd),
+            // Perhaps by the first of the two: then it is written, and nobody may be told that nothing was done.
+            StoreError::Fenced(_) if sent_again => self.out.push(Effect::ReadEnd),
             StoreError::Fenced(_) | StoreError::Unavailable(_) | StoreError::Damaged(_) => self.give_up(error),
         }
     }
 
     /// The outcome of an append is known now: it is the log's last entry, or it was never written.
     pub(super) fn end_read(&mut self, end: Result<Option<LogEnd>, StoreError>) {
-        let Saving::Append(waiting) = &self.saving else { unreachable!("only an unknown append reads the end") };
+        let Saving::Append(waiting) = &mut self.saving else { unreachable!("only an unknown append reads the end") };
         let written = LogEnd { position: waiting.entry.position, token: waiting.entry.token };
         match end {
             Ok(end) if end == Some(written) => self.appended(),
             Ok(end) if end == self.end => {
+                waiting.sent_again = true;
                 self.out.push(Effect::Append { entry: waiting.entry.clone(), rows: Vec::new() });
             }
             // It may stand below the other owner's claim.
@@ -130,7 +135,7 @@ impl<R> Serving<R> {
         }
         let not_done = Refusal::from(error);
         for owed in owed {
-            let (Owed::Answer(reply, _) | Owed::Turn { reply, .. }) = owed;
+            let (Owed::Answer(reply, _) | Owed::Refusal(reply, _) | Owed::Turn { reply, .. }) = owed;
             self.out.push(refuse(reply, not_done.clone()));
         }
         // A turn that is in the log goes on there: to send it again would make another.
@@ -143,7 +148,8 @@ impl<R> Serving<R> {
             self.out.push(refuse(reply, goes_on.clone()));
         }
         self.out.push(Effect::StopCall);
-        let unfinished = !self.state.open.is_empty();
+        // By what is durable, not by the state: there a turn whose end was lost just now is over.
+        let unfinished = !self.shown.is_empty();
         self.out.push(Effect::GiveUp(if unfinished { GivenUp::Unfinished } else { GivenUp::Idle }));
     }
 
@@ -215,6 +221,7 @@ impl<R> Serving<R> {
         for owed in owed {
             let (reply, answer) = match owed {
                 Owed::Answer(reply, answer) => (reply, Ok(answer)),
+                Owed::Refusal(reply, refusal) => (reply, Err(refusal)),
                 Owed::Turn { reply, turn, replayed } => (reply, self.turn_answer(turn, replayed)),
             };
             self.out.push(Effect::Reply(reply, answer));

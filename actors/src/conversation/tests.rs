@@ -529,6 +529,19 @@ fn a_fenced_owner_refuses_all_that_it_still_owes_and_stops() {
 }
 
 #[test]
+fn a_turn_whose_end_was_lost_is_taken_up_again() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         saved               -> call 0#1
+         end 0               -> append 1-2 completed0
+         down                -> b: lost, stop call, give up unfinished",
+    );
+}
+
+#[test]
 fn an_append_of_unknown_outcome_is_resolved_before_anything_else() {
     check(
         "activated           ->
@@ -542,6 +555,21 @@ fn an_append_of_unknown_outcome_is_resolved_before_anything_else() {
          not-written         -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
          unknown             -> read end
          written             -> release 1, b: turn 0 completed \"one\", append 1-2 accepted1+attempt1#1+delta1:two+completed1",
+    );
+}
+
+#[test]
+fn an_append_that_arrives_after_it_was_held_for_lost_is_not_told_as_undone() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b echo one   -> answer 0
+         answer 0 one        -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
+         unknown             -> read end
+         not-written         -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
+         fenced              -> read end
+         written             -> release 1, b: turn 0 completed \"one\"",
     );
 }
 
@@ -693,6 +721,17 @@ fn nothing_is_claimed_for_who_only_looks() {
          close               -> still busy
          activated           -> index append 1-0 claimed+created
          saved               -> a: conversation",
+    );
+}
+
+#[test]
+fn who_may_not_be_the_owner_any_more_knows_of_no_turn_only_after_an_append() {
+    check_shared(
+        "absent              ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         cancel b 0          -> append 1-1 at-work
+         fenced              -> b: moved, stop call, give up",
     );
 }
 

@@ -8,11 +8,12 @@ pub mod forward;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use klatch_protocol::{ConversationId, Shard};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::conversation::{Reply, Surroundings};
 use crate::membership::view::View;

@@ -56,6 +56,11 @@ impl View {
         self.members.get(&node.name).filter(|member| member.incarnation == node.incarnation).map(|member| member.status)
     }
 
+    pub fn ids(&self) -> impl Iterator<Item = PeerId> {
+        let id = |(name, member): (&Arc<str>, &Member)| PeerId { name: name.clone(), incarnation: member.incarnation };
+        self.members.iter().map(id)
+    }
+
     /// All members but this one.
     pub fn peers(&self, me: &str) -> Vec<PeerAddress> {
         let others = self.members.iter().filter(|(name, _)| &***name != me);

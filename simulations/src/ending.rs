@@ -1,0 +1,201 @@
+//! What must hold when all faults are over: every conversation takes a turn, and every promise that was made to a client
+//! is kept by what is durable.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use klatch_actors::reader::Page;
+use klatch_actors::request::OnBusy;
+use klatch_actors::store::Order;
+use klatch_actors::{Handle, Reader};
+use klatch_protocol::{ConversationId, Item, State, Turn};
+
+use crate::client::Client;
+use crate::journal::Journal;
+use crate::ledger::ToldTurn;
+use crate::nodes::Nodes;
+use crate::shared::{Shared, lock};
+
+/// A turn of a conversation that nothing is wrong with takes no longer.
+const TURN_MAX: Duration = Duration::from_secs(60);
+
+pub async fn every_conversation_goes_on(shared: &Arc<Shared>, nodes: &Nodes) {
+    let living = shared.ledger().living();
+    let mut client = Client::new(usize::MAX, shared.clone(), nodes.handles());
+    for conversation in living {
+        let turn = client.turn(conversation, OnBusy::Enqueue, true);
+        if tokio::time::timeout(TURN_MAX, turn).await != Ok(true) {
+            return shared.fail(format!("{conversation} takes no turn when all faults are over"));
+        }
+    }
+    let open = shared.journal().open_turns();
+    if !open.is_empty() {
+        shared.fail(format!("turns are open at the end: {open:?}"));
+    }
+}
+
+pub async fn promises_are_kept(shared: &Arc<Shared>, nodes: &Nodes) {
+    let handles: Vec<Handle> = lock(&nodes.handles()).values().cloned().collect();
+    for handle in handles {
+        if let Some(status) = handle.status().await
+            && status.open_turns > 0
+        {
+            shared.fail(format!("a node counts {} turns as open, and none is", status.open_turns));
+        }
+    }
+    shared.check(turns_are_there(shared));
+    shared.check(order_is_that_of_the_clients(&shared.ledger().turns));
+    shared.check(items_are_there(shared));
+    let reader = lock(&nodes.handles()).values().next().map(|handle| handle.reader().clone());
+    let Some(reader) = reader else { return shared.fail("no node is up at the end") };
+    let stories: Vec<(ConversationId, State)> =
+        shared.journal().stories().map(|(id, story)| (id, story.whole.clone())).collect();
+    for (id, whole) in &stories {
+        let visible = shared.journal().visible(*id);
+        if let Err(why) = reads_as_it_happened(&reader, *id, whole, &visible).await {
+            shared.fail(format!("{id}: {why}"));
+        }
+    }
+}
+
+fn turns_are_there(shared: &Shared) -> Result<(), String> {
+    let (ledger, journal) = (shared.ledger(), shared.journal());
+    for told in &ledger.turns {
+        let ToldTurn { conversation, turn, text, .. } = told;
+        let accepted = journal.story(*conversation).and_then(|story| story.turns.get(turn));
+        let Some(accepted) = accepted else { return Err(format!("an acknowledged turn is not in the log: {told:?}")) };
+        let stored: String = accepted.input.iter().map(|item| item.body.text()).collect();
+        if stored != *text {
+            return Err(format!("{told:?} is in the log as {stored:?}"));
+        }
+    }
+    let turn_of = |(conversation, turn): (ConversationId, u64)| {
+        let story = journal.story(conversation)?;
+        story.whole.turn(turn).map(|turn| (turn.outcome.clone(), turn.text()))
+    };
+    for (which, shown) in &ledger.shown {
+        if let Some((_, stored)) = turn_of(*which)
+            && !stored.starts_with(shown.as_str())
+        {
+            return Err(format!("{which:?} was shown as {shown:?} and is stored as {stored:?}"));
+        }
+    }
+    for (which, (outcome, text)) in &ledger.ends {
+        if let Some(stored) = turn_of(*which)
+            && stored != (Some(outcome.clone()), text.clone())
+        {
+            return Err(format!("{which:?} ended as {outcome:?} {text:?} and is stored as {stored:?}"));
+        }
+    }
+    for conversation in &ledger.deleted {
+        if !journal.story(*conversation).is_some_and(|story| story.whole.deleted) {
+            return Err(format!("{conversation} was deleted, and is there"));
+        }
+    }
+    Ok(())
+}
+
+/// What was acknowledged before something else was asked for stands before it.
+fn order_is_that_of_the_clients(told: &[ToldTurn]) -> Result<(), String> {
+    let mut by_conversation: BTreeMap<ConversationId, Vec<&ToldTurn>> = BTreeMap::new();
+    for turn in told {
+        by_conversation.entry(turn.conversation).or_default().push(turn);
+    }
+    for turns in by_conversation.values() {
+        for later in turns {
+            let before = turns.iter().filter(|earlier| earlier.told_at < later.asked_at);
+            if let Some(earlier) =
+                before.into_iter().find(|earlier| earlier.turn >= later.turn && earlier.text != later.text)
+            {
+                return Err(format!("{earlier:?} was acknowledged before {later:?} was sent, and stands behind it"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn items_are_there(shared: &Shared) -> Result<(), String> {
+    let (ledger, journal) = (shared.ledger(), shared.journal());
+    for (conversation, ordinal, body) in &ledger.items {
+        let Some(story) = journal.story(*conversation) else { return Err(format!("{conversation} is not there")) };
+        if story.whole.deleted {
+            continue;
+        }
+        if story.whole.items.get(ordinal).is_none_or(|item| item.body != *body) {
+            return Err(format!("item {ordinal} of {conversation} was added, and is not there"));
+        }
+    }
+    for (conversation, ordinal) in &ledger.items_deleted {
+        let story = journal.story(*conversation);
+        if story.is_some_and(|story| !story.whole.deleted && !story.whole.hidden.contains_key(ordinal)) {
+            return Err(format!("item {ordinal} of {conversation} was deleted, and is there"));
+        }
+    }
+    Ok(())
+}
+
+/// Snapshot, lists and tail read as all events together.
+async fn reads_as_it_happened(
+    reader: &Reader,
+    id: ConversationId,
+    whole: &State,
+    visible: &[Item],
+) -> Result<(), String> {
+    let error = |error: klatch_actors::store::StoreError| error.to_string();
+    let state = Arc::new(reader.state(id).await.map_err(error)?);
+    if (state.deleted, state.next_turn, state.next_item) != (whole.deleted, whole.next_turn, whole.next_item) {
+        return Err("the log reads otherwise than it happened".into());
+    }
+    if state.metadata != whole.metadata || state.keys != whole.keys {
+        return Err("metadata or keys read otherwise than they were written".into());
+    }
+    if whole.deleted {
+        return Ok(());
+    }
+    let page = Page { from: 0, to: u64::MAX, order: Order::Ascending, limit: usize::MAX };
+    let items = reader.items(id, &state, page).await.map_err(error)?;
+    if items != visible {
+        return Err(format!("its items read as {items:?} instead of {visible:?}"));
+    }
+    let page = Page { order: Order::Descending, ..page };
+    let mut backwards = reader.items(id, &state, page).await.map_err(error)?;
+    backwards.reverse();
+    if backwards != visible {
+        return Err("its items read otherwise backwards".into());
+    }
+    for (number, known) in &whole.turns {
+        let stored = reader.turn(id, &state, *number).await.map_err(error)?;
+        if !stored.as_ref().is_some_and(|stored| is_same(stored, known, whole)) {
+            return Err(format!("turn {number} reads as {stored:?} instead of {known:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// But for items that were deleted from it.
+fn is_same(stored: &Turn, known: &Turn, whole: &State) -> bool {
+    let hidden = whole.hidden.range(known.first_item..known.block_end()).next().is_some();
+    let text = hidden || (stored.text() == known.text() && stored.accepted.input == known.accepted.input);
+    text && stored.outcome == known.outcome && stored.attempts == known.attempts
+}
+
+impl Journal {
+    /// The items of a conversation as its clients see them, in order, those that it shares with its parent included.
+    pub fn visible(&self, id: ConversationId) -> Vec<Item> {
+        self.visible_below(id, u64::MAX, u64::MAX)
+    }
+
+    fn visible_below(&self, id: ConversationId, before: u64, version: u64) -> Vec<Item> {
+        let Some(story) = self.story(id) else { return Vec::new() };
+        let whole = &story.whole;
+        let is_shown = |ordinal: u64| whole.hidden.get(&ordinal).is_none_or(|hidden| *hidden > version);
+        let mut items = match whole.parent {
+            Some(parent) => self.visible_below(parent.conversation, parent.before.min(before), parent.version),
+            None => Vec::new(),
+        };
+        items.extend(whole.items.range(..before).map(|(_, item)| item.clone()));
+        items.retain(|item| is_shown(item.ordinal));
+        items
+    }
+}

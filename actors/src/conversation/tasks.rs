@@ -109,7 +109,9 @@ async fn look_once(
     let state = State::replay(&log.entries);
     let open = !state.open.is_empty();
     let owner = state.claimed_by.map(|by| PeerId { name: by.node.into(), incarnation: by.incarnation });
-    let alive = owner.filter(|owner| open && owner != me && surroundings.view.borrow().has(owner));
+    let view = surroundings.view.borrow().clone();
+    // A node that is in no view itself knows of nobody that they are dead.
+    let alive = owner.filter(|owner| open && owner != me && (view.has(owner) || !view.has(me)));
     Ok((Some(alive.map_or(Look::Free { open, end: Some(end) }, Look::Elsewhere)), Some(end)))
 }
 

@@ -126,7 +126,10 @@ impl Seen {
 
 impl Api {
     pub fn new(token: String) -> anyhow::Result<Self> {
-        let http = Client::builder().no_proxy().connect_timeout(CONNECT_MAX).tcp_nodelay(true).build()?;
+        // A connection that is kept to an address that vanished breaks only when it is used again.
+        let http =
+            Client::builder().no_proxy().connect_timeout(CONNECT_MAX).tcp_nodelay(true).pool_max_idle_per_host(0);
+        let http = http.build()?;
         Ok(Self { http, token })
     }
 

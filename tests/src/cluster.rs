@@ -85,7 +85,8 @@ impl ClusterProcesses {
             }
         };
         let network = Network::start(&settings, &redis).await?;
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).pool_max_idle_per_host(0);
+        let http = http.build()?;
         let mut cluster = Self { redis, nodes: Vec::new(), network, http, _keys: keys };
         let started = (0..settings.nodes).map(|node| {
             let settings = cluster.node_settings(node, &settings, &key);

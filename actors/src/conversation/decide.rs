@@ -94,9 +94,10 @@ pub enum Input<R> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Look {
     Absent,
-    /// It can be claimed. `open`: a turn is unfinished.
+    /// It can be claimed, as long as it ends so. `open`: a turn is unfinished.
     Free {
         open: bool,
+        end: Option<LogEnd>,
     },
     /// A turn is unfinished under an owner that is alive: it is told again when that changes.
     Elsewhere(PeerId),
@@ -114,7 +115,8 @@ pub enum Found {
 #[derive(Debug, PartialEq)]
 pub enum Effect<R> {
     /// Claim the log, and read it.
-    Claim,
+    /// Where an end is given only a log that still ends so: else somebody else has come, and it is looked at again.
+    Claim(Option<LogEnd>),
     /// Write the rows, then the entry.
     Append {
         entry: Arc<Entry>,
@@ -366,9 +368,9 @@ impl<R> Conversation<R> {
         match input {
             Input::Asked { request, reply, admitted } => self.wait(step, waiting, Waiting { request, reply, admitted }),
             Input::Looked(Look::Absent) => self.serve(now_ms, waiting, Found::Absent),
-            Input::Looked(Look::Free { open }) => {
+            Input::Looked(Look::Free { open, end }) => {
                 if open || waiting.iter().any(|waiting| !waiting.request.needs_no_claim()) {
-                    return (Phase::Activating { step: ActivatingStep::Claiming, waiting }, vec![Effect::Claim]);
+                    return (Phase::Activating { step: ActivatingStep::Claiming, waiting }, vec![Effect::Claim(end)]);
                 }
                 let mut out: Vec<_> = waiting.into_iter().filter_map(nothing_open).collect();
                 out.push(Effect::AskToClose);
@@ -425,7 +427,7 @@ impl<R> Conversation<R> {
             }
             ActivatingStep::Settled => {
                 waiting.push(asked);
-                out.push(Effect::Claim);
+                out.push(Effect::Claim(None));
                 ActivatingStep::Claiming
             }
             step if waiting.len() >= self.fixed.limits.waiting_per_conversation => {

@@ -31,7 +31,7 @@ use crate::reader::Reader;
 use crate::request::{Answer, Refusal, Request};
 use crate::responder::Responders;
 use crate::shard::ShardMessage;
-use crate::store::Store;
+use crate::store::{LogEnd, Store};
 use decide::{Conversation, Effect, Fixed, GivenUp, Input};
 
 /// Why it stops, for its shard, where that matters. Travels with the end itself: a message of its own could come
@@ -150,7 +150,7 @@ impl Actor for ConversationActor {
         if state.surroundings.shared {
             state.look(&myself);
         } else {
-            state.claim(&myself);
+            state.claim(&myself, None);
         }
         Ok(state)
     }
@@ -201,7 +201,7 @@ impl State {
     fn carry_out(&mut self, myself: &ActorRef<ConversationMessage>, effect: Effect<Reply>) -> Option<Input<Reply>> {
         let (myself, store, conversation) = (myself.clone(), self.surroundings.store.clone(), self.conversation);
         match effect {
-            Effect::Claim => self.claim(&myself),
+            Effect::Claim(looked) => self.claim(&myself, looked),
             Effect::Append { entry, rows } => {
                 self.tasks
                     .spawn(tasks::watched(myself.clone(), tasks::append(myself, store, conversation, entry, rows)));
@@ -281,9 +281,8 @@ impl State {
         self.tasks.spawn(tasks::watched(myself.clone(), look));
     }
 
-    fn claim(&mut self, myself: &ActorRef<ConversationMessage>) {
-        let Surroundings { store, clock, .. } = &*self.surroundings;
-        let activate = tasks::activate(myself.clone(), store.clone(), self.fixed.clone(), clock.clone());
+    fn claim(&mut self, myself: &ActorRef<ConversationMessage>, looked: Option<LogEnd>) {
+        let activate = tasks::activate(myself.clone(), self.surroundings.clone(), self.fixed.clone(), looked);
         self.tasks.spawn(tasks::watched(myself.clone(), activate));
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::decide::{Fixed, Found, Input, Look, Row};
-use super::{Clock, ConversationMessage, Reply, Surroundings};
+use super::{ConversationMessage, Reply, Surroundings};
 use crate::metrics;
 use crate::peers::PeerId;
 use crate::reader::{Page, Reader};
@@ -45,8 +45,13 @@ pub(super) async fn watched(myself: Me, task: impl Future<Output = ()>) {
     }
 }
 
-pub(super) async fn activate(myself: Me, store: Arc<dyn Store>, fixed: Fixed, clock: Clock) {
-    let found = claim(&*store, &fixed, clock()).await;
+/// `looked`: how the log ended when it was found free. Whoever has claimed it since is alive, and is waited for.
+pub(super) async fn activate(myself: Me, surroundings: Arc<Surroundings>, fixed: Fixed, looked: Option<LogEnd>) {
+    let found = match claim(&*surroundings.store, &fixed, (surroundings.clock)(), looked).await {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => return look(myself, surroundings, fixed.conversation, fixed.incarnation).await,
+        Err(error) => Err(error),
+    };
     metrics::activated(&found);
     report(
         &myself,
@@ -82,7 +87,7 @@ pub(super) async fn look(myself: Me, surroundings: Arc<Surroundings>, conversati
                 told = true;
                 report(&myself, Input::Looked(Look::Elsewhere(owner)));
             }
-            Some(Look::Elsewhere(_)) => return report(&myself, Input::Looked(Look::Free { open: true })),
+            Some(Look::Elsewhere(_)) => return report(&myself, Input::Looked(Look::Free { open: true, end })),
             Some(look) => return report(&myself, Input::Looked(look)),
             None => {}
         }
@@ -106,26 +111,37 @@ async fn look_once(
     let alive = state.claimed_by.filter(|_| open).and_then(|by| {
         let owner = PeerId { name: by.node.into(), incarnation: by.incarnation };
         let view = surroundings.view.borrow();
-        // In an older view than that of its claim it may not be there yet.
-        (owner != *me && (view.has(&owner) || view.number < by.view)).then_some(owner)
+        // In an older view than that of its claim it may not be there yet; and a node that is in no view itself knows of
+        // nobody that they are dead.
+        let alive = view.has(&owner) || view.number < by.view || !view.has(me);
+        (owner != *me && alive).then_some(owner)
     });
-    Ok((Some(alive.map_or(Look::Free { open }, Look::Elsewhere)), Some(end)))
+    Ok((Some(alive.map_or(Look::Free { open, end: Some(end) }, Look::Elsewhere)), Some(end)))
 }
 
-/// Writes the claim first and reads after: from then on nobody older can add to what was read.
-async fn claim(store: &dyn Store, fixed: &Fixed, now_ms: u64) -> Result<Found, StoreError> {
+/// Writes the claim first and reads after: from then on nobody older can add to what was read. None, and nothing is
+/// written, where the log does not end any more as it was looked at.
+async fn claim(
+    store: &dyn Store,
+    fixed: &Fixed,
+    now_ms: u64,
+    looked: Option<LogEnd>,
+) -> Result<Option<Found>, StoreError> {
     let conversation = fixed.conversation;
     for _ in 0..CLAIMS_MAX {
-        let Some(last) = store.log_end(conversation).await? else { return Ok(Found::Absent) };
+        let Some(last) = store.log_end(conversation).await? else { return Ok(Some(Found::Absent)) };
+        if looked.is_some_and(|looked| looked != last) {
+            return Ok(None);
+        }
         let position = last.position.claim();
         let Fixed { node, incarnation, view, .. } = fixed.clone();
         let claimed = Event::Claimed { node, incarnation, view };
         let entry = Entry { position, token: fixed.token, at_ms: now_ms, events: vec![claimed] };
         let mine = LogEnd { position, token: fixed.token };
         match store.append(conversation, Arc::new(entry)).await {
-            Ok(()) => return read(store, fixed, mine).await,
+            Ok(()) => return read(store, fixed, mine).await.map(Some),
             Err(StoreError::Unknown(_)) if store.log_end(conversation).await? == Some(mine) => {
-                return read(store, fixed, mine).await;
+                return read(store, fixed, mine).await.map(Some);
             }
             Err(StoreError::Unknown(_) | StoreError::Fenced(_)) => {}
             Err(error) => return Err(error),

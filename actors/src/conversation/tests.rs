@@ -113,7 +113,7 @@ impl World {
             "batch" => Input::BatchDue,
             "sign" => Input::SignDue,
             "queue" => Input::QueueDue,
-            "free" => Input::Looked(Look::Free { open: option("open").is_some() }),
+            "free" => Input::Looked(Look::Free { open: option("open").is_some(), end: None }),
             "absent" => Input::Looked(Look::Absent),
             "elsewhere" => Input::Looked(Look::Elsewhere(PeerId { name: "b".into(), incarnation: 1 })),
             "wake" => ask(Request::Wake),
@@ -246,7 +246,7 @@ fn submit<'a>(words: &[&str], option: impl Fn(&str) -> Option<&'a str>) -> Submi
 
 fn show(effect: &Effect<String>) -> String {
     match effect {
-        Effect::Claim => "claim".into(),
+        Effect::Claim(_) => "claim".into(),
         Effect::WakeForQueue(after) => format!("look at the queue in {}", after.as_millis()),
         Effect::WakeForSign(after) => format!("sign after {} s", after.as_secs()),
         Effect::Append { entry, rows } => {

@@ -19,6 +19,9 @@ use crate::shared::{Shared, lock};
 /// Repeats of one request, after which its client has given up.
 const REPEATS_MAX: usize = 60;
 
+/// The place of a client that waits for nothing.
+pub const LEAVING: usize = usize::MAX - 1;
+
 const FINGERPRINT: [u8; 16] = [1; 16];
 
 pub struct Client {
@@ -55,7 +58,11 @@ fn created(key: Option<KeyUse>) -> Created {
 
 impl Client {
     pub fn new(place: usize, shared: Arc<Shared>, handles: Arc<Mutex<BTreeMap<String, Handle>>>) -> Self {
-        let name = if place == usize::MAX { "last".to_owned() } else { format!("c{place}") };
+        let name = match place {
+            usize::MAX => "last".to_owned(),
+            LEAVING => "leaving".to_owned(),
+            _ => format!("c{place}"),
+        };
         Self { name, shared, handles, sent: 0 }
     }
 
@@ -159,10 +166,47 @@ impl Client {
         let asked_at = self.shared.ledger().tick();
         let keyed = insists || dice.permille(600);
         let wait = if insists || dice.permille(500) { Wait::Ended } else { Wait::Accepted };
+        let request = self.submit(&text, on_busy, keyed, wait);
+        let answer = if keyed {
+            self.insist(conversation, request).await
+        } else {
+            match self.ask(conversation, request).await {
+                Said::Answer(answer) => Some(answer),
+                Said::Refused(_) | Said::Silence => None,
+            }
+        };
+        let Some(Answer::Turn { turn, .. }) = answer else { return false };
+        let mut turn = Arc::unwrap_or_clone(turn);
+        self.told(conversation, &turn, text, asked_at);
+        self.follow(conversation, &mut turn).await;
+        turn.outcome.is_some()
+    }
+
+    /// Sends it, and does not wait for what comes of it.
+    pub async fn leave_turn(&mut self, conversation: ConversationId) {
+        let text = self.next_text();
+        let asked_at = self.shared.ledger().tick();
+        let request = self.submit(&text, OnBusy::Enqueue, true, Wait::Accepted);
+        if let Some(Answer::Turn { turn, .. }) = self.insist(conversation, request).await {
+            self.told(conversation, &turn, text, asked_at);
+        }
+    }
+
+    fn told(&self, conversation: ConversationId, turn: &Turn, text: String, asked_at: u64) {
+        self.shared.count("turns");
+        let told_at = self.shared.ledger().tick();
+        let told = ToldTurn { conversation, turn: turn.accepted.turn, text, asked_at, told_at };
+        self.shared.ledger().turns.push(told);
+        self.shared.trace(format_args!("{} told of {conversation} turn {}", self.name, turn.accepted.turn));
+        self.note(conversation, turn);
+    }
+
+    fn submit(&self, text: &str, on_busy: OnBusy, keyed: bool, wait: Wait) -> Request {
+        let dice = &self.shared.dice;
         let key = dice.bytes();
-        let submit = Submit {
+        Request::Submit(Box::new(Submit {
             caller: caller(),
-            input: vec![Item { ordinal: 0, client_id: None, body: Body::user(text.as_str()) }],
+            input: vec![Item { ordinal: 0, client_id: None, body: Body::user(text) }],
             parameters: Parameters {
                 model: (*dice.pick(&MODELS).expect("there are some")).into(),
                 background: false,
@@ -182,26 +226,7 @@ impl Client {
             wait,
             create: None,
             chain: None,
-        };
-        let request = Request::Submit(Box::new(submit));
-        let answer = if keyed {
-            self.insist(conversation, request).await
-        } else {
-            match self.ask(conversation, request).await {
-                Said::Answer(answer) => Some(answer),
-                Said::Refused(_) | Said::Silence => None,
-            }
-        };
-        let Some(Answer::Turn { turn, .. }) = answer else { return false };
-        self.shared.count("turns");
-        let mut turn = Arc::unwrap_or_clone(turn);
-        let told_at = self.shared.ledger().tick();
-        let told = ToldTurn { conversation, turn: turn.accepted.turn, text, asked_at, told_at };
-        self.shared.ledger().turns.push(told);
-        self.shared.trace(format_args!("{} told of {conversation} turn {}", self.name, turn.accepted.turn));
-        self.note(conversation, &turn);
-        self.follow(conversation, &mut turn).await;
-        turn.outcome.is_some()
+        }))
     }
 
     fn note(&self, conversation: ConversationId, turn: &Turn) {

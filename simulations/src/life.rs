@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::client::Client;
+use crate::client::{Client, LEAVING};
 use crate::dice::Dice;
 use crate::nodes::Nodes;
-use crate::plan::Plan;
+use crate::plan::{Disturbance, Plan};
 use crate::planted::Planted;
 use crate::shared::Shared;
 use crate::{ending, entropy};
@@ -76,6 +76,9 @@ async fn run(shared: Arc<Shared>) {
     // They give up by themselves what cannot be.
     while clients.join_next().await.is_some() {}
     come_to_rest(&shared, &mut nodes).await;
+    leave_turns_to_a_crash(&shared, &mut nodes).await;
+    come_to_rest(&shared, &mut nodes).await;
+    nodes.settle(plan.nodes).await;
     ending::every_conversation_goes_on(&shared, &nodes).await;
     ending::promises_are_kept(&shared, &nodes).await;
 }
@@ -98,6 +101,18 @@ async fn disturb(shared: &Shared, nodes: &mut Nodes) {
             next_at = shared.elapsed() + dice.up_to(plan.disturbed_every);
             mended_at = mended_at.min(shared.elapsed() + dice.secs(0, MENDED_AFTER_SECS));
         }
+    }
+}
+
+/// Turns are accepted, their clients go away, and a node crashes: only the rows of unfinished turns tell of them.
+async fn leave_turns_to_a_crash(shared: &Arc<Shared>, nodes: &mut Nodes) {
+    let living = shared.ledger().living();
+    let mut client = Client::new(LEAVING, shared.clone(), nodes.handles());
+    for conversation in living {
+        client.leave_turn(conversation).await;
+    }
+    if shared.failure().is_none() {
+        nodes.disturb(Disturbance::Crash).await;
     }
 }
 

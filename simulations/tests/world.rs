@@ -67,3 +67,8 @@ fn a_takeover_without_the_partial_text_is_found_within_ten_seeds() {
 fn a_stream_that_repeats_is_found_within_three_seeds() {
     is_found("forgotten-marks", 3);
 }
+
+#[test]
+fn unfinished_turns_without_rows_are_found_within_ten_seeds() {
+    is_found("no-open-rows", 10);
+}

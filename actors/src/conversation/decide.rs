@@ -238,7 +238,10 @@ pub(super) struct Serving<R> {
     /// Turns whose answers were lost on the way: fingerprint, turn, when.
     pub undelivered: Vec<([u8; 16], u64, u64)>,
     pub window: Option<Window>,
+    /// This activation has written the row: a turn accepted now is found by it.
     pub open_row: bool,
+    /// There may be a row, of an earlier activation: to be removed, and not to be relied on.
+    pub stale_row: bool,
     /// A wake for the next sign is under way; the durable end when it was asked for.
     pub sign: Option<Option<LogEnd>>,
     pub closing: bool,
@@ -465,8 +468,9 @@ impl<R> Serving<R> {
         let shown = state.open.iter().map(|turn| (turn.accepted.turn, turn.mark())).collect();
         Self {
             fixed,
+            open_row: false,
             // Whoever has an open turn was found by its row, or has one: removed when it is closed.
-            open_row: !state.open.is_empty(),
+            stale_row: !state.open.is_empty(),
             state,
             end,
             tail_entries,

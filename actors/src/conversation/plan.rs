@@ -48,8 +48,8 @@ impl<R> Serving<R> {
             Request::Watch { caller, turn, have, bytes_max } => self.watch(&caller, turn, have, bytes_max, reply),
             Request::Undelivered { turn } => self.undelivered(now_ms, turn),
             Request::Wake => {
-                // It was found by its row, which goes when it is closed with nothing open.
-                self.open_row = true;
+                // If it was found by its row, that goes when it is closed with nothing open.
+                self.stale_row = true;
                 self.reply(reply, Ok(Answer::Done));
             }
         }

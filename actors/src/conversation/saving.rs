@@ -211,7 +211,7 @@ impl<R> Serving<R> {
         for watcher in std::mem::take(&mut self.watchers) {
             self.out.push(Effect::Reply(watcher.reply, Ok(Answer::NotOpen)));
         }
-        if self.open_row {
+        if self.open_row || self.stale_row {
             self.out.push(Effect::Write(Row::NotOpen));
         }
         self.out.push(Effect::Closed);

@@ -756,6 +756,17 @@ fn an_owner_at_work_shows_it_where_others_might_take_over() {
 }
 
 #[test]
+fn one_that_was_woken_writes_its_row_all_the_same() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         wake w              -> w: done
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1",
+    );
+}
+
+#[test]
 fn the_queue_has_a_limit() {
     let limits = Limits { queue_per_conversation: 2, ..Limits::default() };
     check_within(

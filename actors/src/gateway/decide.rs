@@ -36,6 +36,8 @@ pub enum Input<R> {
         /// The conversations in memory hold more bytes than they may.
         heavy: bool,
     },
+    /// A conversation is in memory.
+    Entered(ConversationId),
     Left(ConversationId),
     ShardGone(Shard),
     View(View),
@@ -118,6 +120,13 @@ impl Gateway {
     pub fn decide<R>(&mut self, now_ms: u64, input: Input<R>) -> Vec<Effect<R>> {
         match input {
             Input::Ask { asked, heavy } => self.ask(now_ms, asked, heavy),
+            Input::Entered(conversation) => {
+                // It was asked for before the end of its last stay was heard of.
+                if !self.residents.contains(&conversation) {
+                    self.residents.put(conversation, now_ms);
+                }
+                Vec::new()
+            }
             Input::Left(conversation) => {
                 self.residents.pop(&conversation);
                 Vec::new()
@@ -287,6 +296,17 @@ mod tests {
         ask(&mut gateway, 1, 2);
         let heavy = Input::Ask { asked: asked(id(3), Request::Wake), heavy: true };
         assert_eq!(passivated(gateway.decide(2, heavy)), [id(1), id(2)]);
+    }
+
+    #[test]
+    fn who_comes_back_before_its_leaving_is_heard_of_stands_in_the_line() {
+        let mut gateway = gateway(10);
+        ask(&mut gateway, 0, 1);
+        ask(&mut gateway, 5, 1);
+        // Of its last stay, which ended before the second request came to the shard.
+        gateway.decide::<()>(6, Input::Left(id(1)));
+        gateway.decide::<()>(7, Input::Entered(id(1)));
+        assert_eq!(gateway.decide::<()>(1_007, Input::Tick), [Effect::Passivate(id(1))]);
     }
 
     #[test]

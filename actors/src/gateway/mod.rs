@@ -29,7 +29,8 @@ const TICK: Duration = Duration::from_secs(1);
 
 pub enum GatewayMessage {
     Ask(Asked<Reply>),
-    /// A conversation is out of memory.
+    /// A conversation is in memory, and out of it again.
+    Entered(ConversationId),
     Left(ConversationId),
     /// A shard crashed, and with it all its conversations.
     ShardGone(ActorId),
@@ -88,6 +89,7 @@ impl Actor for GatewayActor {
                 let Surroundings { load, limits, .. } = &*state.arguments.surroundings;
                 Input::Ask { asked, heavy: load.bytes() > limits.active_bytes }
             }
+            GatewayMessage::Entered(conversation) => Input::Entered(conversation),
             GatewayMessage::Left(conversation) => Input::Left(conversation),
             GatewayMessage::ShardGone(actor) => match state.forget(actor) {
                 Some(shard) => Input::ShardGone(shard),

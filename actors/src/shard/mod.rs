@@ -146,6 +146,7 @@ impl State {
         let surroundings = self.arguments.surroundings.clone();
         let arguments = ConversationArguments { conversation, surroundings, shard: myself.clone(), crashes };
         let (actor, _) = Actor::spawn_linked(None, ConversationActor, arguments, myself.get_cell()).await?;
+        self.arguments.gateway.cast(GatewayMessage::Entered(conversation))?;
         self.ids.insert(actor.get_id(), conversation);
         self.actors.insert(conversation, actor);
         Ok(())

@@ -79,6 +79,7 @@ pub enum Input<R> {
     BatchDue,
     /// A turn in the queue may have waited for longer than its client would.
     QueueDue,
+    OpenRowRemoved,
     /// It is time to show that the owner of the running turn is at work.
     SignDue,
     Appended,
@@ -124,6 +125,11 @@ pub enum Effect<R> {
     },
     /// Write a row by itself.
     Write(Row),
+    /// Remove the row that says that a turn may be open, and tell when that is over, done or not. Where the log does not end
+    /// so any more, the row is another owner's: it is put back.
+    RemoveOpenRow {
+        end: Option<LogEnd>,
+    },
     /// Find out whether an append of unknown outcome was written.
     ReadEnd,
     Compact {
@@ -242,6 +248,8 @@ pub(super) struct Serving<R> {
     pub open_row: bool,
     /// There may be a row, of an earlier activation: to be removed, and not to be relied on.
     pub stale_row: bool,
+    /// Its row is being removed: a successor that writes its own must come after.
+    pub removing_row: bool,
     /// A wake for the next sign is under way; the durable end when it was asked for.
     pub sign: Option<Option<LogEnd>>,
     pub closing: bool,
@@ -401,6 +409,7 @@ impl<R> Conversation<R> {
             | Input::Said { .. }
             | Input::AnsweredAtOnce { .. }
             | Input::BatchDue
+            | Input::OpenRowRemoved
             | Input::SignDue
             | Input::QueueDue
             | Input::Appended
@@ -471,6 +480,7 @@ impl<R> Serving<R> {
             open_row: false,
             // Whoever has an open turn was found by its row, or has one: removed when it is closed.
             stale_row: !state.open.is_empty(),
+            removing_row: false,
             state,
             end,
             tail_entries,
@@ -506,6 +516,7 @@ impl<R> Serving<R> {
             Input::Said { turn, attempt, said } => self.said(now_ms, turn, attempt, said),
             Input::AnsweredAtOnce { turn, said } => self.answered_at_once(now_ms, turn, said),
             Input::BatchDue => self.batch_due(),
+            Input::OpenRowRemoved => self.removing_row = false,
             Input::SignDue => self.sign_due(now_ms),
             Input::QueueDue => self.queue_due(now_ms),
             Input::Appended => self.appended(),

@@ -210,6 +210,10 @@ impl State {
                 // On its own, so that it outlives a conversation that is about to stop.
                 tokio::spawn(tasks::write(store, conversation, row));
             }
+            Effect::RemoveOpenRow { end } => {
+                let remove = tasks::remove_open_row(myself.clone(), store, conversation, end);
+                self.tasks.spawn(tasks::watched(myself, remove));
+            }
             Effect::ReadEnd => {
                 self.tasks.spawn(tasks::watched(myself.clone(), tasks::read_end(myself, store, conversation)));
             }

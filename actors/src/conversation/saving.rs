@@ -211,10 +211,13 @@ impl<R> Serving<R> {
         for watcher in std::mem::take(&mut self.watchers) {
             self.out.push(Effect::Reply(watcher.reply, Ok(Answer::NotOpen)));
         }
-        if self.open_row || self.stale_row {
-            self.out.push(Effect::Write(Row::NotOpen));
+        if std::mem::take(&mut self.open_row) | std::mem::take(&mut self.stale_row) {
+            self.removing_row = true;
+            self.out.push(Effect::RemoveOpenRow { end: self.end });
         }
-        self.out.push(Effect::Closed);
+        if !self.removing_row {
+            self.out.push(Effect::Closed);
+        }
     }
 
     fn pay(&mut self, owed: Vec<Owed<R>>) {

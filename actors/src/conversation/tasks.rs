@@ -204,6 +204,20 @@ pub(super) async fn write(store: Arc<dyn Store>, conversation: ConversationId, r
     }
 }
 
+pub(super) async fn remove_open_row(
+    myself: Me,
+    store: Arc<dyn Store>,
+    conversation: ConversationId,
+    end: Option<LogEnd>,
+) {
+    write(store.clone(), conversation, Row::NotOpen).await;
+    // Another owner may have written it meanwhile, for a turn of its own. A row too many is harmless.
+    if store.log_end(conversation).await != Ok(end) {
+        write(store, conversation, Row::Open).await;
+    }
+    report(&myself, Input::OpenRowRemoved);
+}
+
 async fn write_row(store: &dyn Store, conversation: ConversationId, row: Row) -> Result<(), StoreError> {
     match row {
         Row::Index(row) => store.index_add(row).await,

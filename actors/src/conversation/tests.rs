@@ -112,6 +112,7 @@ impl World {
             "answer" => Input::AnsweredAtOnce { turn: number(1), said: vec![Said::Text(words[2].to_owned())] },
             "batch" => Input::BatchDue,
             "sign" => Input::SignDue,
+            "row-removed" => Input::OpenRowRemoved,
             "queue" => Input::QueueDue,
             "free" => Input::Looked(Look::Free { open: option("open").is_some(), end: None }),
             "absent" => Input::Looked(Look::Absent),
@@ -266,6 +267,7 @@ fn show(effect: &Effect<String>) -> String {
         Effect::Release(pieces) => format!("release {pieces}"),
         Effect::WakeForBatch(after) => format!("wake in {}", after.as_millis()),
         Effect::Reply(reply, answer) => format!("{reply}: {}", show_answer(answer)),
+        Effect::RemoveOpenRow { .. } => "remove open row".into(),
         Effect::ReadTurn { turn, reply, .. } => format!("{reply}: read turn {turn}"),
         Effect::TurnOver { .. } => String::new(),
         Effect::AskToClose => "ask to close".into(),
@@ -671,7 +673,8 @@ fn it_closes_when_nothing_is_open_and_only_then() {
          close               -> still busy
          end 0               -> append 1-2 completed0
          saved               -> b: turn 0 completed \"\"
-         close               -> write not-open, closed",
+         close               -> remove open row
+         row-removed         -> closed",
     );
 }
 

@@ -12,6 +12,9 @@ use crate::{Item, State};
 /// Output items that one turn may have. Its block of ordinals is inputs + this many.
 pub const OUTPUTS_MAX: u64 = 256;
 
+/// What a piece weighs in memory beside its text, in bytes: a thousand tokens of four letters are not four kilobytes.
+const PIECE_OVERHEAD: usize = 32;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
     pub accepted: Accepted,
@@ -150,7 +153,7 @@ impl Turn {
         }
     }
 
-    /// What happened after `have`, as far as `durable` allows and `bytes_max` of text; always at least one change
+    /// What happened after `have`, as far as `durable` allows and `bytes_max` in memory; always at least one change
     /// where there is one.
     pub fn news(&self, have: Mark, durable: Mark, bytes_max: usize) -> Vec<Change> {
         let mut changes: Vec<Change> = Vec::new();
@@ -173,12 +176,13 @@ impl Turn {
                     let mut at: usize = pieces.iter().take(skip).map(|length| *length as usize).sum();
                     let mut fresh = Vec::new();
                     for length in pieces.iter().take(until).skip(skip) {
-                        if bytes > 0 && bytes + *length as usize > bytes_max {
+                        let weight = *length as usize + PIECE_OVERHEAD;
+                        if bytes > 0 && bytes + weight > bytes_max {
                             break;
                         }
                         fresh.push(text[at..at + *length as usize].to_owned());
                         at += *length as usize;
-                        bytes += (*length as usize).max(1);
+                        bytes += weight;
                     }
                     let all = skip + fresh.len() >= until;
                     if !fresh.is_empty() {

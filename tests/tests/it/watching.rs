@@ -17,8 +17,10 @@ const WATCHERS: usize = 100;
 const IDLERS: usize = 200;
 const WORDS: usize = 60_000;
 const SAMPLED_EVERY: Duration = Duration::from_millis(100);
-/// What one stream that nobody reads may cost its node: a few writes of 64 KB. The kernel's buffers are not counted.
-const IDLER_BYTES_MAX: u64 = 512 << 10;
+/// What one stream that nobody reads may cost its node: a few writes of 64 KB, a copy of the turn, and what the allocator
+/// keeps of a burst, which differs by some 20 MB from node to node. Its events without a bound would be 12 MB. The kernel's
+/// buffers are not counted.
+const IDLER_BYTES_MAX: u64 = 1 << 20;
 
 fn responder(model: &ModelServer) -> String {
     format!(

@@ -102,10 +102,6 @@ impl<R> Shard<R> {
         Self { conversations: HashMap::new(), held_max }
     }
 
-    pub fn residents(&self) -> impl Iterator<Item = ConversationId> {
-        self.conversations.keys().copied()
-    }
-
     pub fn decide(&mut self, input: Input<R>) -> Vec<Effect<R>> {
         match input {
             Input::Ask(conversation, held) => self.ask(conversation, held),

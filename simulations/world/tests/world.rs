@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_run")).args(arguments).output().expect("it can be started")
+    Command::new(env!("CARGO_BIN_EXE_world")).args(arguments).output().expect("it can be started")
 }
 
 fn said(output: &Output) -> String {

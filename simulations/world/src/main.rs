@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use klatch_simulations::responder::PANIC;
-use klatch_simulations::{life, planted};
+use klatch_world::responder::PANIC;
+use klatch_world::{life, planted};
 
 /// What a good run has seen at least once.
 const SEEN: [&str; 12] = [
@@ -174,7 +174,7 @@ impl Totals {
         let panicked = String::from_utf8_lossy(&output.stderr).into_owned();
         if !output.status.success() || !panicked.is_empty() {
             let why = why.unwrap_or(panicked);
-            let line = format!("cargo run --release -p klatch-simulations --bin {replay}   # {why}");
+            let line = format!("cargo run --release -p klatch-world --bin {replay}   # {why}");
             if self.failures.len() < FAILURES_SHOWN && asked.planted.is_none() {
                 println!("{line}");
             }

@@ -1,5 +1,5 @@
-//! Numbers from a seed (splitmix64): the same ones for ever, which a crate's generator does not promise. All who throw
-//! share one stream: with one thread the order of throws follows from the seed too.
+//! Numbers from a seed (splitmix64): the same ones for ever, which a crate's generator does not promise. Each part of the
+//! world has dice of its own, so that a part that is left out changes little in the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,11 @@ pub struct Dice(Arc<AtomicU64>);
 impl Dice {
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(AtomicU64::new(mixed(seed.wrapping_add(GAMMA)))))
+    }
+
+    /// For one part of the world of this seed.
+    pub fn of(seed: u64, part: &str) -> Self {
+        Self::new(part.bytes().fold(seed, |hash, byte| mixed(hash ^ u64::from(byte)).wrapping_add(GAMMA)))
     }
 
     pub fn throw(&self) -> u64 {

@@ -22,7 +22,7 @@ const TURN_MAX: Duration = Duration::from_secs(60);
 
 pub async fn every_conversation_goes_on(shared: &Arc<Shared>, nodes: &Nodes) {
     let living = shared.ledger().living();
-    let mut client = Client::new(usize::MAX, shared.clone(), nodes.handles());
+    let mut client = Client::new("last", shared.clone(), nodes.handles());
     for conversation in living {
         let turn = client.turn(conversation, OnBusy::Enqueue, true);
         if tokio::time::timeout(TURN_MAX, turn).await != Ok(true) {

@@ -11,6 +11,7 @@
 pub mod dice;
 pub mod entropy;
 pub mod plan;
+pub mod scenarios;
 
 pub mod line;
 pub mod peers;

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::client::{Client, LEAVING};
-use crate::dice::Dice;
+use crate::client::Client;
 use crate::nodes::Nodes;
-use crate::plan::{Disturbance, Plan};
+use crate::plan::{Disturbance, Due, Plan};
 use crate::planted::Planted;
 use crate::shared::Shared;
 use crate::{ending, entropy};
@@ -18,12 +17,13 @@ use crate::{ending, entropy};
 /// When all faults are over, no turn stays open for longer.
 const REST_MAX: Duration = Duration::from_secs(90);
 
-/// What cuts and freezes last, at most.
-const MENDED_AFTER_SECS: u64 = 9;
+/// At the end one node crashes for so long, with turns that nobody asks for any more.
+const CRASHED_FOR: Duration = Duration::from_secs(4);
+
+const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
 /// How a world ended.
 pub struct Outcome {
-    pub plan: Plan,
     pub failure: Option<String>,
     pub simulated: Duration,
     pub trace: u64,
@@ -31,22 +31,19 @@ pub struct Outcome {
 }
 
 /// Lives a world on a thread of its own.
-pub fn live(seed: u64, planted: Option<Planted>, trace_is_shown: bool) -> Outcome {
-    entropy::seeded(seed);
+pub fn live(plan: Plan, planted: Option<Planted>, trace_is_shown: bool) -> Outcome {
+    entropy::seeded(plan.seed);
     let life = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without IO needs nothing of the system");
         runtime.block_on(async {
-            let dice = Dice::new(seed);
-            let plan = Plan::draw(seed, &dice);
-            let shared = Shared::new(plan.clone(), dice, planted, trace_is_shown);
+            let shared = Shared::new(plan, planted, trace_is_shown);
             tokio::select! {
                 biased;
                 () = shared.failed() => {}
                 () = run(shared.clone()) => {}
             }
             Outcome {
-                plan,
                 failure: shared.failure(),
                 simulated: shared.elapsed(),
                 trace: shared.trace_hash(),
@@ -58,20 +55,17 @@ pub fn live(seed: u64, planted: Option<Planted>, trace_is_shown: bool) -> Outcom
 }
 
 async fn run(shared: Arc<Shared>) {
-    let plan = shared.plan();
+    let plan = &shared.plan;
     let mut nodes = Nodes::new(shared.clone());
-    for place in 0..plan.nodes {
-        nodes.start(format!("node-{place}"));
-    }
+    nodes.start_all();
     nodes.settle(1).await;
     let mut clients = JoinSet::new();
     for place in 0..plan.clients {
-        let client = Client::new(place, shared.clone(), nodes.handles());
+        let client = Client::new(&format!("c{place}"), shared.clone(), nodes.handles());
         clients.spawn(client.run(plan.lasts));
     }
     disturb(&shared, &mut nodes).await;
     shared.calm();
-    nodes.mend();
     nodes.settle(plan.nodes).await;
     // They give up by themselves what cannot be.
     while clients.join_next().await.is_some() {}
@@ -83,36 +77,35 @@ async fn run(shared: Arc<Shared>) {
     ending::promises_are_kept(&shared, &nodes).await;
 }
 
+/// Does what is due, and undoes it in time, until all faults are over.
 async fn disturb(shared: &Shared, nodes: &mut Nodes) {
-    let (plan, dice) = (shared.plan(), &shared.dice);
-    let mut mended_at = Duration::MAX;
-    let mut next_at = shared.elapsed() + dice.up_to(plan.disturbed_every);
-    while shared.elapsed() < plan.lasts {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut done: Vec<Due> = Vec::new();
+    let mut due = shared.plan.disturbances.iter().peekable();
+    while shared.elapsed() < shared.plan.lasts {
+        tokio::time::sleep(LOOKS_EVERY).await;
         nodes.look();
-        if shared.elapsed() >= mended_at {
-            nodes.mend();
-            mended_at = Duration::MAX;
-        }
-        if shared.elapsed() >= next_at
-            && let Some(disturbance) = dice.pick(&plan.disturbances)
-        {
-            nodes.disturb(*disturbance).await;
-            next_at = shared.elapsed() + dice.up_to(plan.disturbed_every);
-            mended_at = mended_at.min(shared.elapsed() + dice.secs(0, MENDED_AFTER_SECS));
+        let (over, lasting) = done.into_iter().partition(|due: &Due| shared.elapsed() >= due.at + due.lasts);
+        done = lasting;
+        over.iter().for_each(|due: &Due| nodes.undo(due));
+        while let Some(due) = due.next_if(|due| shared.elapsed() >= due.at) {
+            if nodes.disturb(due).await {
+                done.push(*due);
+            }
         }
     }
+    done.iter().for_each(|due| nodes.undo(due));
 }
 
 /// Turns are accepted, their clients go away, and a node crashes: only the rows of unfinished turns tell of them.
 async fn leave_turns_to_a_crash(shared: &Arc<Shared>, nodes: &mut Nodes) {
     let living = shared.ledger().living();
-    let mut client = Client::new(LEAVING, shared.clone(), nodes.handles());
+    let mut client = Client::new("leaving", shared.clone(), nodes.handles());
     for conversation in living {
         client.leave_turn(conversation).await;
     }
     if shared.failure().is_none() {
-        nodes.disturb(Disturbance::Crash).await;
+        let crash = Due { at: shared.elapsed(), what: Disturbance::Crash, node: 0, other: 0, lasts: CRASHED_FOR };
+        nodes.disturb(&crash).await;
     }
 }
 

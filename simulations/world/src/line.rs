@@ -4,7 +4,7 @@
 //! before arrives, what it sends meanwhile waits, and so does what is sent to it. A dead node hears nothing any more,
 //! and nothing of it is heard, whatever of its tasks is still there.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::watch;
 
@@ -54,11 +54,5 @@ impl Line {
         if !opened {
             std::future::pending::<()>().await;
         }
-    }
-
-    pub fn mend(&self) {
-        self.store_is_cut.store(false, Ordering::SeqCst);
-        self.views_are_cut.store(false, Ordering::SeqCst);
-        self.set(Flow::Open);
     }
 }

@@ -1,103 +1,161 @@
-//! Runs seeds, each in a process of its own, and says how to replay one that fails.
-//!
-//!   run --seeds FROM..TO [--jobs N] [--planted NAME]
-//!   run --seed N [--planted NAME] [--trace]
+//! Lives worlds made from seeds, each in a process of its own; replays one that fails, and cuts its plan down to what it
+//! fails of.
 
-use std::collections::BTreeMap;
+mod many;
+mod shrink;
+
 use std::ops::Range;
-use std::process::{Command, ExitCode, Output};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use klatch_world::plan::{Plan, Reduction};
+use klatch_world::planted::{self, Planted};
 use klatch_world::responder::PANIC;
-use klatch_world::{life, planted};
-
-/// What a good run has seen at least once.
-const SEEN: [&str; 12] = [
-    "claims",
-    "writes fenced",
-    "takeovers in mid-answer",
-    "forwards",
-    "store refusals",
-    "store answers lost",
-    "store writes late",
-    "drains",
-    "crashes",
-    "freezes",
-    "compactions",
-    "responders that panic",
-];
+use klatch_world::{life, scenarios};
 
 /// A world takes a second or two, where it is built without optimisation too.
 const STANDS_STILL_AFTER: Duration = Duration::from_secs(60);
 
-/// Beyond so many failures there is nothing more to learn.
-const FAILURES_SHOWN: usize = 20;
-
-#[derive(Default)]
-struct Asked {
-    seeds: Option<Range<u64>>,
-    seed: Option<u64>,
-    jobs: usize,
-    planted: Option<String>,
-    trace: bool,
+#[derive(Parser)]
+#[command(name = "world", about = "Several real Klatch nodes in one process, in worlds made from seeds")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
 }
 
-#[derive(Default)]
-struct Totals {
-    simulated_secs: f64,
-    counts: BTreeMap<String, u64>,
-    failures: Vec<String>,
+#[derive(Subcommand)]
+enum Command {
+    /// Lives the worlds of many seeds, and says which fail
+    Run {
+        /// FROM..TO, without TO
+        #[arg(value_parser = seeds)]
+        seeds: Range<u64>,
+        /// Worlds at a time
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        #[command(flatten)]
+        kind: Kind,
+    },
+    /// Lives the world of one seed, and says how it ended
+    Replay {
+        seed: u64,
+        /// Every step
+        #[arg(long)]
+        trace: bool,
+        #[command(flatten)]
+        kind: Kind,
+        #[command(flatten)]
+        reduction: Reduced,
+    },
+    /// Cuts the plan of a seed that fails down to what it fails of
+    Shrink {
+        seed: u64,
+        /// Worlds that are tried at most
+        #[arg(long, default_value_t = 400)]
+        tries: usize,
+        #[command(flatten)]
+        kind: Kind,
+    },
+    /// Says in which seed each planted fault is found
+    Planted {
+        /// Seeds that are tried for each at most
+        #[arg(long, default_value_t = 100)]
+        within: u64,
+    },
+}
+
+/// Which worlds.
+#[derive(Args, Clone, Default)]
+struct Kind {
+    /// With a fault planted on purpose
+    #[arg(long)]
+    planted: Option<String>,
+    /// That of a plan written by hand, instead of one that the seed draws
+    #[arg(long)]
+    scenario: Option<String>,
+}
+
+#[derive(Args)]
+struct Reduced {
+    /// The parts of its plan that stay, with commas between them
+    #[arg(long, value_delimiter = ',', num_args = 0..)]
+    only: Option<Vec<String>>,
+    #[arg(long)]
+    nodes: Option<usize>,
+    #[arg(long)]
+    clients: Option<usize>,
+    #[arg(long)]
+    conversations: Option<usize>,
+    /// Until all faults end
+    #[arg(long)]
+    lasts_secs: Option<u64>,
 }
 
 fn main() -> Result<ExitCode> {
-    let asked = asked()?;
-    let planted = match &asked.planted {
-        Some(name) => Some(planted::named(name).context("there is no such planted fault")?),
-        None => None,
-    };
-    if let Some(seed) = asked.seed {
-        quiet_about_simulated_panics();
-        end_what_stands_still(seed);
-        let outcome = life::live(seed, planted, asked.trace);
-        let counts: Vec<String> = outcome.counts.iter().map(|(what, count)| format!("{what}={count}")).collect();
-        println!("plan {:?}", outcome.plan);
-        println!("secs {:.3}", outcome.simulated.as_secs_f64());
-        println!("counts {}", counts.join(","));
-        println!("trace {:016x}", outcome.trace);
-        return Ok(match outcome.failure {
-            Some(why) => {
-                println!("failed {why}");
-                ExitCode::FAILURE
-            }
-            None => ExitCode::SUCCESS,
-        });
+    match Cli::parse().command {
+        Command::Run { seeds, jobs, kind } => {
+            kind.plan(0)?;
+            many::run(seeds, jobs, &kind)
+        }
+        Command::Replay { seed, trace, kind, reduction } => {
+            let Reduced { only, nodes, clients, conversations, lasts_secs } = reduction;
+            let reduction = Reduction { only, nodes, clients, conversations, lasts_secs };
+            let plan = kind.plan(seed)?.reduced(&reduction);
+            Ok(replay(plan, kind.planted()?, trace))
+        }
+        Command::Shrink { seed, tries, kind } => shrink::shrink(&kind, kind.plan(seed)?, tries),
+        Command::Planted { within } => many::find_planted(within),
     }
-    let seeds = asked.seeds.clone().context("say --seeds FROM..TO, or --seed N")?;
-    run_all(&asked, seeds)
 }
 
-fn asked() -> Result<Asked> {
-    let mut asked = Asked { jobs: 1, ..Asked::default() };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut value = || words.next().with_context(|| format!("{word} needs a value"));
-        match word.as_str() {
-            "--seeds" => {
-                let value = value()?;
-                let (from, to) = value.split_once("..").context("seeds are FROM..TO")?;
-                asked.seeds = Some(from.parse()?..to.parse()?);
-            }
-            "--seed" => asked.seed = Some(value()?.parse()?),
-            "--jobs" => asked.jobs = value()?.parse()?,
-            "--planted" => asked.planted = Some(value()?),
-            "--trace" => asked.trace = true,
-            _ => bail!("there is no option {word}"),
-        }
+fn seeds(said: &str) -> Result<Range<u64>, String> {
+    let (from, to) = said.split_once("..").ok_or("seeds are FROM..TO, as in 0..100")?;
+    let number = |said: &str| said.parse::<u64>().map_err(|error| format!("{said:?}: {error}"));
+    Ok(number(from)?..number(to)?)
+}
+
+impl Kind {
+    fn planted(&self) -> Result<Option<Planted>> {
+        let named = |name: &String| {
+            let names: Vec<&str> = planted::ALL.iter().map(|(name, ..)| *name).collect();
+            planted::named(name).with_context(|| format!("there is no {name}, but {}", names.join(", ")))
+        };
+        self.planted.as_ref().map(named).transpose()
     }
-    Ok(asked)
+
+    fn plan(&self, seed: u64) -> Result<Plan> {
+        self.planted()?;
+        let Some(name) = &self.scenario else { return Ok(Plan::draw(seed)) };
+        let names: Vec<&str> = scenarios::ALL.iter().map(|(name, _)| *name).collect();
+        scenarios::named(name, seed).with_context(|| format!("there is no {name}, but {}", names.join(", ")))
+    }
+
+    /// As options of this program.
+    fn options(&self) -> Vec<String> {
+        let option = |(name, value): (&str, &Option<String>)| value.as_ref().map(|value| format!("--{name}={value}"));
+        [("planted", &self.planted), ("scenario", &self.scenario)].into_iter().filter_map(option).collect()
+    }
+}
+
+/// Prints what [`many::Report`] reads.
+fn replay(plan: Plan, planted: Option<Planted>, trace: bool) -> ExitCode {
+    quiet_about_simulated_panics();
+    end_what_stands_still(plan.seed);
+    println!("plan {plan:?}");
+    let outcome = life::live(plan, planted, trace);
+    let counts: Vec<String> = outcome.counts.iter().map(|(what, count)| format!("{what}={count}")).collect();
+    println!("secs {:.3}", outcome.simulated.as_secs_f64());
+    println!("counts {}", counts.join(","));
+    println!("trace {:016x}", outcome.trace);
+    match outcome.failure {
+        Some(why) => {
+            println!("failed {why}");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    }
 }
 
 /// They are what the world is made of; every other panic is shown.
@@ -119,84 +177,4 @@ fn end_what_stands_still(seed: u64) {
         println!("failed seed {seed} stands still");
         std::process::exit(3);
     });
-}
-
-fn run_all(asked: &Asked, seeds: Range<u64>) -> Result<ExitCode> {
-    let (begun, next, totals) = (Instant::now(), AtomicU64::new(seeds.start), Mutex::new(Totals::default()));
-    let program = std::env::current_exe()?;
-    std::thread::scope(|scope| {
-        for _ in 0..asked.jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::SeqCst);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    let mut command = Command::new(&program);
-                    command.args(["--seed", &seed.to_string()]);
-                    if let Some(planted) = &asked.planted {
-                        command.args(["--planted", planted]);
-                    }
-                    let output = command.output().map_err(|error| error.to_string());
-                    totals.lock().unwrap_or_else(PoisonError::into_inner).take(seed, asked, output);
-                }
-            });
-        }
-    });
-    let totals = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(totals.report(seeds.end - seeds.start, begun.elapsed().as_secs_f64(), asked.planted.is_none()))
-}
-
-impl Totals {
-    fn take(&mut self, seed: u64, asked: &Asked, output: Result<Output, String>) {
-        let replay = match &asked.planted {
-            Some(planted) => format!("run --seed {seed} --planted {planted}"),
-            None => format!("run --seed {seed}"),
-        };
-        let output = match output {
-            Ok(output) => output,
-            Err(error) => return self.failures.push(format!("{replay}: {error}")),
-        };
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut why = None;
-        for line in said.lines() {
-            match line.split_once(' ') {
-                Some(("secs", secs)) => self.simulated_secs += secs.parse::<f64>().unwrap_or(0.0),
-                Some(("counts", counts)) => {
-                    for (what, count) in counts.split(',').filter_map(|count| count.split_once('=')) {
-                        *self.counts.entry(what.to_owned()).or_default() += count.parse::<u64>().unwrap_or(0);
-                    }
-                }
-                Some(("failed", reason)) => why = Some(reason.to_owned()),
-                _ => {}
-            }
-        }
-        let panicked = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !output.status.success() || !panicked.is_empty() {
-            let why = why.unwrap_or(panicked);
-            let line = format!("cargo run --release -p klatch-world --bin {replay}   # {why}");
-            if self.failures.len() < FAILURES_SHOWN && asked.planted.is_none() {
-                println!("{line}");
-            }
-            self.failures.push(line);
-        }
-    }
-
-    fn report(&self, seeds: u64, took_secs: f64, must_see_all: bool) -> ExitCode {
-        println!(
-            "{seeds} seeds, {} failed, {:.0} simulated seconds in {took_secs:.1} s: {:.0} per second",
-            self.failures.len(),
-            self.simulated_secs,
-            self.simulated_secs / took_secs
-        );
-        for (what, count) in &self.counts {
-            println!("  {count:>9} {what}");
-        }
-        let unseen: Vec<&str> = SEEN.into_iter().filter(|what| !self.counts.contains_key(*what)).collect();
-        if must_see_all && !unseen.is_empty() {
-            println!("never seen: {}", unseen.join(", "));
-            return ExitCode::FAILURE;
-        }
-        if self.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-    }
 }

@@ -1,6 +1,6 @@
 //! The nodes of a world: started, crashed, drained, frozen and cut off, each in one life after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::line::{Flow, Line};
 use crate::peers::{Board, SimulatedPeers};
-use crate::plan::Disturbance;
+use crate::plan::{Disturbance, Due};
 use crate::responder::SimulatedResponder;
 use crate::shared::{Shared, lock};
 use crate::store::SimulatedStore;
@@ -32,14 +32,24 @@ const DRAIN_MAX: Duration = Duration::from_secs(4);
 /// The responders of every node, by name, with how much history each wants; the last answers at once.
 pub const MODELS: [&str; 3] = ["plain", "remembering", "instant"];
 
+/// Of the node in this place.
+fn name(place: usize) -> String {
+    format!("node-{place}")
+}
+
 pub struct Nodes {
     shared: Arc<Shared>,
     store: Arc<MemoryStore>,
     table: Arc<MemoryViews>,
     board: Arc<Board>,
     running: BTreeMap<String, Running>,
+    /// Of the last life of each, draining ones included.
+    lines: BTreeMap<String, Arc<Line>>,
     starting: JoinSet<(String, Node, Arc<Line>)>,
-    draining: JoinSet<String>,
+    /// Those that crashed or are drained, until they start again.
+    ending: JoinSet<String>,
+    /// What a rolling restart has not come to yet.
+    to_restart: VecDeque<String>,
     /// Of those that run, for the clients.
     handles: Arc<Mutex<BTreeMap<String, Handle>>>,
     lives: u64,
@@ -53,15 +63,17 @@ struct Running {
 impl Nodes {
     pub fn new(shared: Arc<Shared>) -> Self {
         Self {
-            shared,
             store: Arc::default(),
             table: Arc::default(),
-            board: Arc::default(),
+            board: Arc::new(Board::new(shared.dice("peers"))),
             running: BTreeMap::new(),
+            lines: BTreeMap::new(),
             starting: JoinSet::new(),
-            draining: JoinSet::new(),
+            ending: JoinSet::new(),
+            to_restart: VecDeque::new(),
             handles: Arc::default(),
             lives: 0,
+            shared,
         }
     }
 
@@ -69,14 +81,11 @@ impl Nodes {
         self.handles.clone()
     }
 
-    pub fn names(&self) -> Vec<String> {
-        self.running.keys().cloned().collect()
-    }
-
     fn responders(&self) -> Responders {
         let one = |(place, name): (usize, &str)| {
             let responder = SimulatedResponder {
                 shared: self.shared.clone(),
+                dice: self.shared.dice(&format!("responder {name}")),
                 at_once: name == "instant",
                 history_items: if place == 1 { 10 } else { 0 },
             };
@@ -85,12 +94,19 @@ impl Nodes {
         MODELS.into_iter().enumerate().map(one).collect()
     }
 
+    pub fn start_all(&mut self) {
+        for place in 0..self.shared.plan.nodes {
+            self.start(name(place));
+        }
+    }
+
     /// The node starts by itself: it is up as soon as the table says so.
-    pub fn start(&mut self, name: String) {
+    fn start(&mut self, name: String) {
         self.lives += 1;
         let (shared, line) = (self.shared.clone(), Arc::new(Line::default()));
         let id = PeerId { name: name.as_str().into(), incarnation: self.lives * LIFE };
         shared.trace(format_args!("start {id}"));
+        self.lines.insert(name.clone(), line.clone());
         let me = Arc::new(Mutex::new(id.clone()));
         let (serve, served) = oneshot::channel();
         let (board, its_line) = (self.board.clone(), line.clone());
@@ -101,13 +117,24 @@ impl Nodes {
             }
         });
         let peers = SimulatedPeers { shared: shared.clone(), board: self.board.clone(), line: line.clone(), me };
-        let views = SimulatedViews { shared: shared.clone(), table: self.table.clone(), line: line.clone() };
-        let store = SimulatedStore { shared: shared.clone(), durable: self.store.clone(), line: line.clone() };
+        let dice = |part: &str| shared.dice(&format!("{part} of {id}"));
+        let views = SimulatedViews {
+            shared: shared.clone(),
+            dice: dice("views"),
+            table: self.table.clone(),
+            line: line.clone(),
+        };
+        let store = SimulatedStore {
+            shared: shared.clone(),
+            dice: dice("store"),
+            durable: self.store.clone(),
+            line: line.clone(),
+        };
         let cluster = Cluster { views: Arc::new(views), peers: Arc::new(peers), address: format!("{name}:1"), serve };
         let clock = shared.clone();
         let options = NodeOptions {
             cluster: Some(cluster),
-            limits: shared.plan().limits,
+            limits: shared.plan.limits.clone(),
             clock: Arc::new(move || clock.now_ms()),
             ..NodeOptions::new(name.as_str(), id.incarnation, Arc::new(store), Arc::new(self.responders()))
         };
@@ -129,9 +156,15 @@ impl Nodes {
             lock(&self.handles).insert(name.clone(), node.handle());
             self.running.insert(name, Running { node, line });
         }
-        while let Some(Ok(name)) = self.draining.try_join_next() {
+        while let Some(Ok(name)) = self.ending.try_join_next() {
             self.board.disconnect(&name);
             self.start(name);
+        }
+        if self.ending.is_empty()
+            && self.starting.is_empty()
+            && let Some(name) = self.to_restart.pop_front()
+        {
+            self.drain(name);
         }
         for (name, running) in &mut self.running {
             if running.node.ended().now_or_never().is_some() {
@@ -140,44 +173,22 @@ impl Nodes {
         }
     }
 
-    /// Until all are up.
+    /// Until so many are up, and nothing more is under way.
     pub async fn settle(&mut self, count: usize) {
-        while self.running.len() < count {
+        while self.running.len() < count || !self.to_restart.is_empty() {
             tokio::time::sleep(Duration::from_millis(100)).await;
             self.look();
         }
     }
 
-    pub async fn disturb(&mut self, disturbance: Disturbance) {
-        let (dice, names) = (self.shared.dice.clone(), self.names());
-        let Some(name) = dice.pick(&names).cloned() else { return };
-        let other = dice.pick(&names).cloned().filter(|other| *other != name);
-        self.shared.trace(format_args!("disturb {disturbance:?} {name} {other:?}"));
-        match disturbance {
-            Disturbance::Crash => self.crash(&name).await,
-            Disturbance::Drain => self.drain(name),
-            Disturbance::RollingRestart => {
-                for name in names.iter() {
-                    self.drain(name.clone());
-                    self.settle(names.len()).await;
-                }
-            }
-            Disturbance::Freeze => self.on(&name, |line| line.set(Flow::Frozen)),
-            Disturbance::CutFromStore => self.on(&name, |line| line.store_is_cut.store(true, Ordering::SeqCst)),
-            Disturbance::CutFromViews => self.on(&name, |line| line.views_are_cut.store(true, Ordering::SeqCst)),
-            Disturbance::CutApart => {
-                if let Some(other) = other {
-                    self.board.cut(&name, &other);
-                    self.board.cut(&other, &name);
-                }
-            }
-            Disturbance::CutOneWay => {
-                if let Some(other) = other {
-                    self.board.cut(&name, &other);
-                }
-            }
+    /// Says whether it was done.
+    pub async fn disturb(&mut self, due: &Due) -> bool {
+        let (name, other) = (name(due.node), name(due.other));
+        if !self.running.contains_key(&name) {
+            return false;
         }
-        self.shared.count(match disturbance {
+        self.shared.trace(format_args!("disturb {due:?}"));
+        self.shared.count(match due.what {
             Disturbance::Crash => "crashes",
             Disturbance::Drain | Disturbance::RollingRestart => "drains",
             Disturbance::Freeze => "freezes",
@@ -185,17 +196,48 @@ impl Nodes {
             Disturbance::CutFromViews => "cuts from the table",
             Disturbance::CutApart | Disturbance::CutOneWay => "cuts between nodes",
         });
+        match due.what {
+            Disturbance::Crash => self.crash(&name, due.lasts).await,
+            Disturbance::Drain => self.drain(name),
+            Disturbance::RollingRestart => self.to_restart = self.running.keys().cloned().collect(),
+            Disturbance::Freeze => self.on(&name, |line| line.set(Flow::Frozen)),
+            Disturbance::CutFromStore => self.on(&name, |line| line.store_is_cut.store(true, Ordering::SeqCst)),
+            Disturbance::CutFromViews => self.on(&name, |line| line.views_are_cut.store(true, Ordering::SeqCst)),
+            Disturbance::CutApart => {
+                self.board.cut(&name, &other);
+                self.board.cut(&other, &name);
+            }
+            Disturbance::CutOneWay => self.board.cut(&name, &other),
+        }
+        true
+    }
+
+    /// Undoes it, where it does not end by itself.
+    pub fn undo(&self, due: &Due) {
+        let (name, other) = (name(due.node), name(due.other));
+        self.shared.trace(format_args!("undo {:?} {name}", due.what));
+        match due.what {
+            Disturbance::Crash | Disturbance::Drain | Disturbance::RollingRestart => {}
+            Disturbance::Freeze => self.on(&name, |line| line.set(Flow::Open)),
+            Disturbance::CutFromStore => self.on(&name, |line| line.store_is_cut.store(false, Ordering::SeqCst)),
+            Disturbance::CutFromViews => self.on(&name, |line| line.views_are_cut.store(false, Ordering::SeqCst)),
+            Disturbance::CutApart => {
+                self.board.mend(&name, &other);
+                self.board.mend(&other, &name);
+            }
+            Disturbance::CutOneWay => self.board.mend(&name, &other),
+        }
     }
 
     /// Ends it, and starts another life of it in a while.
-    async fn crash(&mut self, name: &str) {
+    async fn crash(&mut self, name: &str, after: Duration) {
         let Some(Running { node, line }) = self.running.remove(name) else { return };
         lock(&self.handles).remove(name);
         line.set(Flow::Dead);
         self.board.disconnect(name);
         node.crash().await;
-        let (name, after) = (name.to_owned(), self.shared.dice.secs(0, 8));
-        self.draining.spawn(async move {
+        let name = name.to_owned();
+        self.ending.spawn(async move {
             tokio::time::sleep(after).await;
             name
         });
@@ -205,7 +247,7 @@ impl Nodes {
         let Some(Running { node, line }) = self.running.remove(&name) else { return };
         lock(&self.handles).remove(&name);
         let (shared, board) = (self.shared.clone(), self.board.clone());
-        self.draining.spawn(async move {
+        self.ending.spawn(async move {
             let open = node.drain(DRAIN_MAX).await;
             line.set(Flow::Dead);
             board.disconnect(&name);
@@ -215,16 +257,8 @@ impl Nodes {
     }
 
     fn on(&self, name: &str, change: impl FnOnce(&Line)) {
-        if let Some(running) = self.running.get(name) {
-            change(&running.line);
-        }
-    }
-
-    pub fn mend(&self) {
-        self.shared.trace("mend");
-        self.board.mend();
-        for running in self.running.values() {
-            running.line.mend();
+        if let Some(line) = self.lines.get(name) {
+            change(line);
         }
     }
 }

@@ -15,14 +15,15 @@ use klatch_protocol::envelope;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use crate::dice::Dice;
 use crate::line::Line;
 use crate::shared::{Shared, lock};
 
 /// A peer that is cut off is noticed after this.
 const NOTICED_AFTER: Duration = Duration::from_secs(3);
 
-#[derive(Default)]
 pub struct Board {
+    dice: Dice,
     seats: Mutex<BTreeMap<PeerId, Seat>>,
     /// Who does not reach whom, by names, and since when.
     cut: watch::Sender<BTreeMap<(String, String), Instant>>,
@@ -44,6 +45,10 @@ pub struct SimulatedPeers {
 }
 
 impl Board {
+    pub fn new(dice: Dice) -> Self {
+        Self { dice, seats: Mutex::default(), cut: watch::Sender::default() }
+    }
+
     pub fn connect(&self, id: PeerId, line: Arc<Line>, serve: Arc<dyn Serve>) {
         lock(&self.seats).insert(id, Seat { serve, line, here: Arc::new(watch::channel(()).0) });
     }
@@ -60,8 +65,10 @@ impl Board {
         });
     }
 
-    pub fn mend(&self) {
-        self.cut.send_modify(BTreeMap::clear);
+    pub fn mend(&self, one: &str, other: &str) {
+        self.cut.send_modify(|cut| {
+            cut.remove(&(one.into(), other.into()));
+        });
     }
 
     fn is_cut(&self, one: &str, other: &str) -> bool {
@@ -108,7 +115,7 @@ async fn ask(
     request: Vec<u8>,
 ) -> Result<Vec<u8>, PeerError> {
     line.pass().await;
-    let (faults, dice) = (shared.plan().peers, shared.dice.clone());
+    let (faults, dice) = (shared.faults().peers, board.dice.clone());
     if board.is_noticed(&me.name, &to.name) {
         return Err(PeerError::NotSent("it is cut off"));
     }

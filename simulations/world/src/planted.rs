@@ -58,8 +58,7 @@ pub fn without_keys(entry: &Entry) -> Arc<Entry> {
 
 /// Says that it is done, and does it.
 pub fn acknowledge_early(store: &SimulatedStore, conversation: ConversationId, entry: Arc<Entry>) -> Stored<'_, ()> {
-    let later =
-        SimulatedStore { shared: store.shared.clone(), durable: store.durable.clone(), line: store.line.clone() };
+    let later = store.clone();
     Box::pin(async move {
         // Nobody waits for it: that is the fault.
         tokio::spawn(async move { drop(later.append_well(conversation, entry).await) });

@@ -21,6 +21,7 @@ const WORDS_MAX: u64 = 12;
 
 pub struct SimulatedResponder {
     pub shared: Arc<Shared>,
+    pub dice: Dice,
     /// The whole turn in a single append.
     pub at_once: bool,
     pub history_items: usize,
@@ -58,7 +59,7 @@ impl Responder for SimulatedResponder {
     fn respond(&self, ask: Ask) -> BoxStream<'static, Result<Said, ResponderError>> {
         self.called(&ask);
         let ask = if self.shared.planted == Some(Planted::NoPartialText) { planted::without_partial(ask) } else { ask };
-        let (faults, dice) = (self.shared.plan().responder, self.shared.dice.clone());
+        let (faults, dice) = (self.shared.faults().responder, self.dice.clone());
         if dice.permille(faults.panics) {
             self.shared.count("responders that panic");
             panic!("{PANIC}");

@@ -1,4 +1,4 @@
-//! What all parts of one world share: its plan and dice, what is counted, the trace by which two runs are compared, and
+//! What all parts of one world share: its plan, what is counted, the trace by which two runs are compared, and
 //! the first thing that was wrong.
 
 use std::collections::BTreeMap;
@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use crate::dice::Dice;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
-use crate::plan::Plan;
+use crate::plan::{Faults, Plan};
 use crate::planted::Planted;
 
 pub struct Shared {
-    pub dice: Dice,
+    pub plan: Plan,
     pub planted: Option<Planted>,
-    plan: Mutex<Plan>,
+    faults: Mutex<Faults>,
     journal: Mutex<Journal>,
     ledger: Mutex<Ledger>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
@@ -37,11 +37,11 @@ struct Trace {
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
 impl Shared {
-    pub fn new(plan: Plan, dice: Dice, planted: Option<Planted>, trace_is_shown: bool) -> Arc<Self> {
+    pub fn new(plan: Plan, planted: Option<Planted>, trace_is_shown: bool) -> Arc<Self> {
         Arc::new(Self {
-            dice,
+            faults: Mutex::new(plan.faults),
+            plan,
             planted,
-            plan: Mutex::new(plan),
             journal: Mutex::default(),
             ledger: Mutex::default(),
             counts: Mutex::default(),
@@ -51,13 +51,18 @@ impl Shared {
         })
     }
 
-    /// The plan as it is now.
-    pub fn plan(&self) -> Plan {
-        lock(&self.plan).clone()
+    /// For one part of this world.
+    pub fn dice(&self, part: &str) -> Dice {
+        Dice::of(self.plan.seed, part)
+    }
+
+    /// Those of the plan, or none any more.
+    pub fn faults(&self) -> Faults {
+        *lock(&self.faults)
     }
 
     pub fn calm(&self) {
-        lock(&self.plan).calm();
+        lock(&self.faults).calm();
     }
 
     pub fn journal(&self) -> MutexGuard<'_, Journal> {

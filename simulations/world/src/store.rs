@@ -15,6 +15,7 @@ use klatch_protocol::{ConversationId, Entry, Shard, Turn};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use crate::dice::Dice;
 use crate::line::Line;
 use crate::planted::{self, Planted};
 use crate::shared::Shared;
@@ -22,8 +23,10 @@ use crate::shared::Shared;
 /// A client of a store that hears nothing gives up after this.
 const ANSWER_MAX: Duration = Duration::from_millis(700);
 
+#[derive(Clone)]
 pub struct SimulatedStore {
     pub shared: Arc<Shared>,
+    pub dice: Dice,
     /// What is durable.
     pub durable: Arc<MemoryStore>,
     pub line: Arc<Line>,
@@ -49,7 +52,7 @@ enum Fate {
 
 impl SimulatedStore {
     fn fate(&self, kind: Kind) -> Fate {
-        let (faults, dice) = (self.shared.plan().store, &self.shared.dice);
+        let (faults, dice) = (self.shared.faults().store, &self.dice);
         if self.line.store_is_cut.load(Ordering::SeqCst) || dice.permille(faults.refused) {
             Fate::Refused
         } else if kind != Kind::Read && dice.permille(faults.lost) {
@@ -62,7 +65,7 @@ impl SimulatedStore {
     }
 
     fn latency(&self, kind: Kind) -> Duration {
-        let (faults, dice) = (self.shared.plan().store, &self.shared.dice);
+        let (faults, dice) = (self.shared.faults().store, &self.dice);
         let usual = dice.up_to(faults.latency);
         if kind != Kind::Read && dice.permille(faults.stalled) { usual + dice.secs(1, 3) } else { usual }
     }
@@ -85,7 +88,7 @@ impl SimulatedStore {
                 Fate::Lost => shared.count("store answers lost"),
                 Fate::Late => {
                     shared.count("store writes late");
-                    there = ANSWER_MAX + shared.dice.up_to(Duration::from_secs(3));
+                    there = ANSWER_MAX + self.dice.up_to(Duration::from_secs(3));
                 }
                 Fate::Done => {}
             }

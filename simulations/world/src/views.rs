@@ -9,11 +9,13 @@ use klatch_actors::membership::views::{Beat, Viewed, Views, ViewsError};
 use klatch_protocol::view::{Row, ViewTable};
 use tokio::time::sleep;
 
+use crate::dice::Dice;
 use crate::line::Line;
 use crate::shared::Shared;
 
 pub struct SimulatedViews {
     pub shared: Arc<Shared>,
+    pub dice: Dice,
     pub table: Arc<MemoryViews>,
     pub line: Arc<Line>,
 }
@@ -25,7 +27,7 @@ impl SimulatedViews {
     ) -> Viewed<'_, T> {
         Box::pin(async move {
             self.line.pass().await;
-            let (faults, dice) = (self.shared.plan().views, &self.shared.dice);
+            let (faults, dice) = (self.shared.faults().views, &self.dice);
             let (there, back) = (dice.up_to(faults.latency), dice.up_to(faults.latency));
             let is_cut = || self.line.views_are_cut.load(Ordering::SeqCst);
             sleep(there).await;

@@ -16,7 +16,7 @@ fn line_of(output: &Output, begins: &str) -> String {
 
 #[test]
 fn the_first_seeds_keep_all_promises_and_meet_every_kind_of_fault() {
-    let output = run(&["--seeds", "0..40", "--jobs", "2"]);
+    let output = run(&["run", "0..40"]);
     assert!(output.status.success(), "{}", said(&output));
 }
 
@@ -24,7 +24,7 @@ fn the_first_seeds_keep_all_promises_and_meet_every_kind_of_fault() {
 fn what_failed_once_fails_no_more() {
     for line in include_str!("../regressions.txt").lines().filter(|line| !line.starts_with('#')) {
         let (seed, why) = line.split_once(' ').expect("a seed and why");
-        let output = run(&["--seed", seed]);
+        let output = run(&["replay", seed]);
         assert!(output.status.success(), "{why}: {}", said(&output));
     }
 }
@@ -32,14 +32,14 @@ fn what_failed_once_fails_no_more() {
 #[test]
 fn a_seed_is_the_same_world_in_every_process() {
     for seed in ["7", "11", "12"] {
-        let trace = || line_of(&run(&["--seed", seed]), "trace");
+        let trace = || line_of(&run(&["replay", seed]), "trace");
         assert_eq!(trace(), trace());
     }
 }
 
 /// Says in which of so many seeds it was found at the latest.
 fn is_found(planted: &str, within: u64) {
-    let found = (0..within).any(|seed| !run(&["--seed", &seed.to_string(), "--planted", planted]).status.success());
+    let found = (0..within).any(|seed| !run(&["replay", &seed.to_string(), "--planted", planted]).status.success());
     assert!(found, "{planted} is not found within {within} seeds");
 }
 

@@ -148,6 +148,21 @@ pub fn fence(end: Option<Position>, position: Position) -> Result<(), StoreError
     if allowed { Ok(()) } else { Err(StoreError::Fenced(end)) }
 }
 
+/// Whether an entry may follow that end where the store may have lost what it had acknowledged, as after a failover: the
+/// end must be the owner's own last entry. The fence alone would take the entry over a log that went back.
+pub fn goes_on(position: Position, token: ClaimToken, end: Option<LogEnd>) -> Result<(), StoreError> {
+    let Position { epoch, seq } = position;
+    let own = seq.checked_sub(1).map(|seq| LogEnd { position: Position { epoch, seq }, token });
+    match end {
+        _ if own.is_none() || end == own => Ok(()),
+        Some(end) if end.position >= position => Err(StoreError::Fenced(Some(end.position))),
+        Some(LogEnd { position: end, .. }) => {
+            Err(StoreError::Damaged(format!("the log went back: it ends at {end:?} before {position:?}")))
+        }
+        None => Err(StoreError::Fenced(None)),
+    }
+}
+
 /// Whether it is the snapshot that a log may begin with.
 pub fn is_snapshot(entry: &Entry) -> bool {
     matches!(entry.events.as_slice(), [Event::Snapshot(_)])
@@ -158,4 +173,35 @@ pub fn is_snapshot(entry: &Entry) -> bool {
 pub fn hidden(row: Option<ItemRow>, ordinal: u64, version: u64, keep: bool) -> ItemRow {
     let row = row.unwrap_or(ItemRow { ordinal, client_id: None, body: None, hidden_at: None });
     ItemRow { body: row.body.filter(|_| keep), hidden_at: row.hidden_at.or(Some(version)), ..row }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(epoch: u64, seq: u64) -> Position {
+        Position { epoch, seq }
+    }
+
+    fn end(epoch: u64, seq: u64, token: u128) -> Option<LogEnd> {
+        Some(LogEnd { position: at(epoch, seq), token: ClaimToken(token) })
+    }
+
+    #[test]
+    fn behind_a_failover_an_entry_follows_the_owners_own_last_one_only() {
+        let goes_on = |end| goes_on(at(2, 6), ClaimToken(7), end);
+        assert_eq!(goes_on(end(2, 5, 7)), Ok(()));
+        assert_eq!(goes_on(end(3, 0, 8)), Err(StoreError::Fenced(Some(at(3, 0)))));
+        assert_eq!(goes_on(end(2, 6, 8)), Err(StoreError::Fenced(Some(at(2, 6)))));
+        assert_eq!(goes_on(None), Err(StoreError::Fenced(None)));
+        for went_back in [end(2, 4, 7), end(1, 9, 6), end(2, 5, 8)] {
+            assert!(matches!(goes_on(went_back), Err(StoreError::Damaged(_))), "{went_back:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_follows_whatever_is_there() {
+        assert_eq!(goes_on(at(3, 0), ClaimToken(7), end(2, 5, 8)), Ok(()));
+        assert_eq!(goes_on(at(1, 0), ClaimToken(7), None), Ok(()));
+    }
 }

@@ -24,6 +24,7 @@ pub struct MemoryStore {
     rows: Mutex<Rows>,
 }
 
+#[derive(Clone)]
 struct Conversation {
     end: LogEnd,
     log: Vec<Sealed>,
@@ -33,11 +34,19 @@ struct Conversation {
     turns: BTreeMap<u64, Sealed>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Rows {
     index: BTreeMap<(String, String), BTreeSet<(u64, ConversationId)>>,
     open: BTreeSet<(Shard, ConversationId)>,
     due: BTreeSet<(u64, ConversationId)>,
+}
+
+/// Another store that holds the same, from then on its own.
+impl Clone for MemoryStore {
+    fn clone(&self) -> Self {
+        let part = |part: &Mutex<HashMap<_, _>>| Mutex::new(lock(part).clone());
+        Self { parts: self.parts.iter().map(part).collect(), rows: Mutex::new(lock(&self.rows).clone()) }
+    }
 }
 
 impl Default for MemoryStore {

@@ -16,6 +16,7 @@ pub mod scenarios;
 pub mod line;
 pub mod peers;
 pub mod planted;
+pub mod redis;
 pub mod responder;
 pub mod store;
 pub mod views;

@@ -6,11 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
-use klatch_actors::membership::views::memory::MemoryViews;
 use klatch_actors::node::Cluster;
 use klatch_actors::peers::PeerId;
 use klatch_actors::responder::Responders;
-use klatch_actors::store::memory::MemoryStore;
 use klatch_actors::{Handle, Node, NodeOptions, Responder};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -18,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::line::{Flow, Line};
 use crate::peers::{Board, SimulatedPeers};
 use crate::plan::{Disturbance, Due};
+use crate::redis::Redis;
 use crate::responder::SimulatedResponder;
 use crate::shared::{Shared, lock};
 use crate::store::SimulatedStore;
@@ -39,8 +38,7 @@ fn name(place: usize) -> String {
 
 pub struct Nodes {
     shared: Arc<Shared>,
-    store: Arc<MemoryStore>,
-    table: Arc<MemoryViews>,
+    redis: Arc<Redis>,
     board: Arc<Board>,
     running: BTreeMap<String, Running>,
     /// Of the last life of each, draining ones included.
@@ -63,8 +61,7 @@ struct Running {
 impl Nodes {
     pub fn new(shared: Arc<Shared>) -> Self {
         Self {
-            store: Arc::default(),
-            table: Arc::default(),
+            redis: Redis::start(shared.clone(), shared.plan.replicated),
             board: Arc::new(Board::new(shared.dice("peers"))),
             running: BTreeMap::new(),
             lines: BTreeMap::new(),
@@ -117,19 +114,15 @@ impl Nodes {
             }
         });
         let peers = SimulatedPeers { shared: shared.clone(), board: self.board.clone(), line: line.clone(), me };
-        let dice = |part: &str| shared.dice(&format!("{part} of {id}"));
-        let views = SimulatedViews {
-            shared: shared.clone(),
-            dice: dice("views"),
-            table: self.table.clone(),
-            line: line.clone(),
-        };
         let store = SimulatedStore {
             shared: shared.clone(),
-            dice: dice("store"),
-            durable: self.store.clone(),
+            dice: shared.dice(&format!("store of {id}")),
+            redis: self.redis.clone(),
             line: line.clone(),
+            connection: Arc::default(),
         };
+        let views =
+            SimulatedViews { store: SimulatedStore { dice: shared.dice(&format!("views of {id}")), ..store.clone() } };
         let cluster = Cluster { views: Arc::new(views), peers: Arc::new(peers), address: format!("{name}:1"), serve };
         let clock = shared.clone();
         let options = NodeOptions {
@@ -184,7 +177,8 @@ impl Nodes {
     /// Says whether it was done.
     pub async fn disturb(&mut self, due: &Due) -> bool {
         let (name, other) = (name(due.node), name(due.other));
-        if !self.running.contains_key(&name) {
+        let is_to_a_node = !matches!(due.what, Disturbance::StoreDown | Disturbance::ReplicaStalled);
+        if is_to_a_node && !self.running.contains_key(&name) {
             return false;
         }
         self.shared.trace(format_args!("disturb {due:?}"));
@@ -195,6 +189,8 @@ impl Nodes {
             Disturbance::CutFromStore => "cuts from the store",
             Disturbance::CutFromViews => "cuts from the table",
             Disturbance::CutApart | Disturbance::CutOneWay => "cuts between nodes",
+            Disturbance::StoreDown => "outages of the store",
+            Disturbance::ReplicaStalled => "stalls of the replica",
         });
         match due.what {
             Disturbance::Crash => self.crash(&name, due.lasts).await,
@@ -208,6 +204,8 @@ impl Nodes {
                 self.board.cut(&other, &name);
             }
             Disturbance::CutOneWay => self.board.cut(&name, &other),
+            Disturbance::StoreDown => self.redis.stop(),
+            Disturbance::ReplicaStalled => self.redis.stall_replica(true),
         }
         true
     }
@@ -226,6 +224,8 @@ impl Nodes {
                 self.board.mend(&other, &name);
             }
             Disturbance::CutOneWay => self.board.mend(&name, &other),
+            Disturbance::StoreDown => self.redis.back(),
+            Disturbance::ReplicaStalled => self.redis.stall_replica(false),
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::dice::Dice;
 use crate::line::Line;
+use crate::planted;
 use crate::shared::{Shared, lock};
 
 /// A peer that is cut off is noticed after this.
@@ -115,6 +116,10 @@ async fn ask(
     request: Vec<u8>,
 ) -> Result<Vec<u8>, PeerError> {
     line.pass().await;
+    let request = planted::passed_on(shared.planted, request);
+    if planted::is_forgotten(shared.planted, &request) {
+        return std::future::pending().await;
+    }
     let (faults, dice) = (shared.faults().peers, board.dice.clone());
     if board.is_noticed(&me.name, &to.name) {
         return Err(PeerError::NotSent("it is cut off"));

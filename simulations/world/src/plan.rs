@@ -21,6 +21,8 @@ pub struct Plan {
     pub lasts: Duration,
     /// Between two requests of one client, at most.
     pub clients_pause: Duration,
+    /// The store is a master with a replica, and may fail over.
+    pub replicated: bool,
     pub faults: Faults,
     /// In the order in which they happen.
     pub disturbances: Vec<Due>,
@@ -48,6 +50,8 @@ pub struct StoreFaults {
     pub late: u64,
     /// Takes a second or two.
     pub stalled: u64,
+    /// Until the replica has it, at most, where there is one.
+    pub replica_lag: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,7 +85,7 @@ pub struct ResponderFaults {
 pub struct Due {
     pub at: Duration,
     pub what: Disturbance,
-    /// Its place, from 0. What cannot be done to it then, because it is down, is not done.
+    /// Its place, from 0, where it is done to a node. What cannot be done to it then, because it is down, is not done.
     pub node: usize,
     /// Of two nodes that are cut apart.
     pub other: usize,
@@ -101,9 +105,13 @@ pub enum Disturbance {
     CutApart,
     /// `node` does not reach `other`; the other way is open.
     CutOneWay,
+    /// Away for a while, and back with all it held; or its replica takes its place, with what that has got.
+    StoreDown,
+    /// It gets nothing for a while.
+    ReplicaStalled,
 }
 
-const DISTURBANCES: [Disturbance; 8] = [
+const DISTURBANCES: [Disturbance; 10] = [
     Disturbance::Crash,
     Disturbance::Drain,
     Disturbance::RollingRestart,
@@ -112,6 +120,8 @@ const DISTURBANCES: [Disturbance; 8] = [
     Disturbance::CutFromViews,
     Disturbance::CutApart,
     Disturbance::CutOneWay,
+    Disturbance::StoreDown,
+    Disturbance::ReplicaStalled,
 ];
 
 /// What is left out of a plan.
@@ -137,6 +147,7 @@ impl Plan {
             conversations: dice.between(1, 6) as usize,
             lasts,
             clients_pause: millis(dice.between(50, 2_000)),
+            replicated: dice.permille(600),
             faults: Faults::draw(&dice),
             limits: limits(&dice),
             disturbances: disturbances(&dice, nodes, lasts),
@@ -147,14 +158,14 @@ impl Plan {
     pub fn peaceful(seed: u64, nodes: usize, lasts: Duration) -> Self {
         let millis = Duration::from_millis;
         let faults = Faults {
-            store: StoreFaults { latency: millis(5), ..StoreFaults::default() },
+            store: StoreFaults { latency: millis(5), replica_lag: millis(20), ..StoreFaults::default() },
             views: ViewsFaults { latency: millis(5), ..ViewsFaults::default() },
             peers: PeersFaults { latency: millis(5), ..PeersFaults::default() },
             responder: ResponderFaults { pause: millis(200), ..ResponderFaults::default() },
         };
         let (clients, conversations, clients_pause) = (3, 3, millis(500));
-        let (disturbances, limits) = (Vec::new(), Limits::default());
-        Self { seed, nodes, clients, conversations, lasts, clients_pause, faults, disturbances, limits }
+        let (replicated, disturbances, limits) = (true, Vec::new(), Limits::default());
+        Self { seed, nodes, clients, conversations, lasts, clients_pause, replicated, faults, disturbances, limits }
     }
 
     /// The same, and this is done to `node` at that second, for so many seconds.
@@ -215,6 +226,7 @@ impl Faults {
                 lost: sometimes(60),
                 late: sometimes(40),
                 stalled: sometimes(10),
+                replica_lag: millis(*dice.pick(&[1, 20, 300]).expect("there are some")),
             },
             views: ViewsFaults { latency: millis(dice.between(0, 30)), refused: sometimes(100), lost: sometimes(100) },
             peers: PeersFaults {

@@ -1,15 +1,16 @@
 //! The store as one life of one node reaches it: late, sometimes not at all, and sometimes without saying what it did.
 //!
-//! What was sent is done even if the sender is gone by then: only the way there and back belongs to the node. The
-//! journal is told of each write at the moment at which it is durable.
+//! What was sent is done even if the sender is gone by then: only the way there and back belongs to the node, but a
+//! connection ends with the server to which it led. As the real client does, it confirms what it reads of a log, and looks
+//! on a new connection whether a log still ends as its owner left it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use klatch_actors::store::memory::MemoryStore;
-use klatch_actors::store::{Compaction, IndexRow, Log, LogEnd, Order, Store, StoreError, Stored};
+use klatch_actors::store::{Compaction, IndexRow, Log, LogEnd, Order, Store, StoreError, Stored, goes_on};
 use klatch_protocol::state::ItemRow;
 use klatch_protocol::{ConversationId, Entry, Shard, Turn};
 use tokio::sync::oneshot;
@@ -18,7 +19,8 @@ use tokio::time::sleep;
 use crate::dice::Dice;
 use crate::line::Line;
 use crate::planted::{self, Planted};
-use crate::shared::Shared;
+use crate::redis::{Connection, Held, Redis, Write, Written};
+use crate::shared::{Shared, lock};
 
 /// A client of a store that hears nothing gives up after this.
 const ANSWER_MAX: Duration = Duration::from_millis(700);
@@ -27,9 +29,9 @@ const ANSWER_MAX: Duration = Duration::from_millis(700);
 pub struct SimulatedStore {
     pub shared: Arc<Shared>,
     pub dice: Dice,
-    /// What is durable.
-    pub durable: Arc<MemoryStore>,
+    pub redis: Arc<Redis>,
     pub line: Arc<Line>,
+    pub connection: Arc<Mutex<Connection>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,13 @@ enum Fate {
     Lost,
     /// Done after it was given up.
     Late,
+}
+
+/// Whether what is read may be lost again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Confirmed,
+    Plain,
 }
 
 impl SimulatedStore {
@@ -70,14 +79,15 @@ impl SimulatedStore {
         if kind != Kind::Read && dice.permille(faults.stalled) { usual + dice.secs(1, 3) } else { usual }
     }
 
-    fn ask<T: Send + 'static>(
-        &self,
-        kind: Kind,
-        operation: impl FnOnce(Arc<MemoryStore>, Arc<Shared>) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
-    ) -> Stored<'_, T> {
+    /// There and back: what is done there is done by `arrived`, which is told the term in which it was sent.
+    fn ask<T, A>(&self, kind: Kind, arrived: impl FnOnce(Self, u64) -> A + Send + 'static) -> Stored<'_, T>
+    where
+        T: Send + 'static,
+        A: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
         Box::pin(async move {
             self.line.pass().await;
-            let (fate, shared) = (self.fate(kind), self.shared.clone());
+            let (fate, shared) = (self.fate(kind), &self.shared);
             let (mut there, back) = (self.latency(kind), self.latency(Kind::Read));
             match fate {
                 Fate::Refused => {
@@ -93,11 +103,12 @@ impl SimulatedStore {
                 Fate::Done => {}
             }
             let (answer, answered) = oneshot::channel();
-            let durable = self.durable.clone();
+            let term = self.redis.progress().borrow().term;
+            let arrived = arrived(self.clone(), term);
             tokio::spawn(async move {
                 sleep(there).await;
                 // Who asked may have given up.
-                let _ = answer.send(operation(durable, shared).await);
+                let _ = answer.send(arrived.await);
             });
             let silence = || match kind {
                 Kind::Write => StoreError::Unknown("simulated".into()),
@@ -109,8 +120,8 @@ impl SimulatedStore {
                     Err(silence())
                 }
                 Fate::Done | Fate::Refused => match tokio::time::timeout(ANSWER_MAX * 3, answered).await {
+                    Ok(Ok(Err(StoreError::Unknown(_)))) | Ok(Err(_)) | Err(_) => Err(silence()),
                     Ok(Ok(answer)) => answer,
-                    Ok(Err(_)) | Err(_) => Err(silence()),
                 },
             };
             sleep(back).await;
@@ -118,70 +129,113 @@ impl SimulatedStore {
             answer
         })
     }
-}
 
-/// Writes, and tells the journal.
-async fn append(
-    durable: Arc<MemoryStore>,
-    shared: Arc<Shared>,
-    conversation: ConversationId,
-    mut entry: Arc<Entry>,
-) -> Result<(), StoreError> {
-    if shared.planted == Some(Planted::NoKeys) {
-        entry = planted::without_keys(&entry);
+    fn write(&self, kind: Kind, write: Write) -> Stored<'_, ()> {
+        self.ask(kind, move |store, term| async move { store.arrived(term, write).await.map(drop) })
     }
-    let mut appended = durable.append(conversation, entry.clone()).await;
-    if let (Err(StoreError::Fenced(Some(end))), Some(Planted::NoFence)) = (&appended, shared.planted) {
-        entry = planted::above(&entry, *end);
-        appended = durable.append(conversation, entry.clone()).await;
-    }
-    shared.trace(format_args!("append {conversation} {:?} {:?}", entry.position, appended.is_ok()));
-    match &appended {
-        Ok(()) => {
-            shared.count("appends");
-            let noted = shared.journal().appended(conversation, &entry);
-            noted.counts.into_iter().for_each(|what| shared.count(what));
-            shared.check(noted.checked);
+
+    /// Done by the server to which the connection leads, and answered once no failover can lose it.
+    pub async fn arrived(&self, term: u64, write: Write) -> Result<Written, StoreError> {
+        self.is_there(term)?;
+        let appended = match &write {
+            Write::Append(conversation, entry) => Some((*conversation, entry.clone())),
+            _ => None,
+        };
+        if let Some((conversation, entry)) = &appended {
+            self.goes_on(term, *conversation, entry)?;
         }
-        Err(_) => shared.count("writes fenced"),
+        let waits_not = planted::is_told_before_kept(self.shared.planted, &write);
+        let (written, upto) = self.redis.write(write);
+        let written = written?;
+        if let Some((conversation, _)) = appended {
+            lock(&self.connection).saw(conversation);
+        }
+        if !waits_not {
+            self.kept(term, upto).await?;
+        }
+        Ok(written)
     }
-    appended
-}
 
-async fn compact(
-    durable: Arc<MemoryStore>,
-    shared: Arc<Shared>,
-    conversation: ConversationId,
-    compaction: Compaction,
-) -> Result<(), StoreError> {
-    let compacted = durable.compact(conversation, compaction.clone()).await;
-    shared.trace(format_args!("compact {conversation} {:?}", compacted.is_ok()));
-    if compacted.is_ok() {
-        shared.count("compactions");
-        let checked = shared.journal().compacted(conversation, &compaction);
-        shared.check(checked);
+    /// The connection has not broken since.
+    pub fn is_there(&self, term: u64) -> Result<(), StoreError> {
+        let progress = *self.redis.progress().borrow();
+        if progress.is_up && progress.term == term {
+            return Ok(());
+        }
+        Err(StoreError::Unknown("the connection is lost (simulated)".into()))
     }
-    compacted
+
+    fn goes_on(&self, term: u64, conversation: ConversationId, entry: &Entry) -> Result<(), StoreError> {
+        let mut connection = lock(&self.connection);
+        connection.is_of(term);
+        if entry.position.seq == 0 || connection.has_seen(conversation) {
+            return Ok(());
+        }
+        let (held, _) = self.redis.read();
+        let end = held.store.log_end(conversation).now_or_never().unwrap_or(Ok(None))?;
+        let goes_on = goes_on(entry.position, entry.token, end);
+        if goes_on.is_err() {
+            self.shared.count("owners stopped by a new connection");
+        }
+        goes_on
+    }
+
+    /// Waits until no failover can lose what was done so far.
+    pub async fn kept(&self, term: u64, upto: u64) -> Result<(), StoreError> {
+        let mut progress = self.redis.progress();
+        let over = progress.wait_for(|now| now.term != term || !now.is_up || now.kept >= upto).await;
+        match over {
+            Ok(now) if now.term == term && now.kept >= upto => Ok(()),
+            Ok(_) | Err(_) => Err(StoreError::Unknown("the connection is lost (simulated)".into())),
+        }
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        reading: Reading,
+        read: impl FnOnce(Held) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
+    ) -> Stored<'_, T> {
+        self.ask(Kind::Read, move |store, term| async move {
+            store.is_there(term)?;
+            let (mut held, upto) = store.redis.read();
+            let of_replica = store.shared.planted == Some(Planted::ReadOfReplica);
+            if of_replica {
+                held = store.redis.replica().unwrap_or(held);
+            }
+            let read = read(held).await?;
+            if reading == Reading::Confirmed && !of_replica {
+                store.kept(term, upto).await?;
+            }
+            Ok(read)
+        })
+    }
+
+    fn append_well(&self, conversation: ConversationId, entry: Arc<Entry>) -> Stored<'_, ()> {
+        self.write(Kind::Write, Write::Append(conversation, entry))
+    }
 }
 
 impl Store for SimulatedStore {
     fn append(&self, conversation: ConversationId, entry: Arc<Entry>) -> Stored<'_, ()> {
-        if self.shared.planted == Some(Planted::AcknowledgedEarly) {
-            return planted::acknowledge_early(self, conversation, entry);
+        if planted::is_acknowledged_early(self.shared.planted, &entry) {
+            let later = self.clone();
+            // Nobody waits for it: that is the fault.
+            tokio::spawn(async move { drop(later.append_well(conversation, entry).await) });
+            return Box::pin(std::future::ready(Ok(())));
         }
         self.append_well(conversation, entry)
     }
 
     fn log_end(&self, conversation: ConversationId) -> Stored<'_, Option<LogEnd>> {
-        self.ask(Kind::Read, move |store, _| Box::pin(async move { store.log_end(conversation).await }))
+        self.read(Reading::Confirmed, move |held| Box::pin(async move { held.store.log_end(conversation).await }))
     }
 
     fn log(&self, conversation: ConversationId) -> Stored<'_, Log> {
-        self.ask(Kind::Read, move |store, _| Box::pin(async move { store.log(conversation).await }))
+        self.read(Reading::Confirmed, move |held| Box::pin(async move { held.store.log(conversation).await }))
     }
 
     fn compact(&self, conversation: ConversationId, compaction: Compaction) -> Stored<'_, ()> {
-        self.ask(Kind::Write, move |store, shared| Box::pin(compact(store, shared, conversation, compaction)))
+        self.write(Kind::Write, Write::Compact(conversation, Arc::new(compaction)))
     }
 
     fn items(
@@ -192,27 +246,27 @@ impl Store for SimulatedStore {
         order: Order,
         limit: usize,
     ) -> Stored<'_, Vec<ItemRow>> {
-        self.ask(Kind::Read, move |store, _| {
-            Box::pin(async move { store.items(conversation, from, to, order, limit).await })
+        self.read(Reading::Plain, move |held| {
+            Box::pin(async move { held.store.items(conversation, from, to, order, limit).await })
         })
     }
 
     fn item_of_client(&self, conversation: ConversationId, client_id: String) -> Stored<'_, Option<u64>> {
-        self.ask(Kind::Read, move |store, _| {
-            Box::pin(async move { store.item_of_client(conversation, client_id).await })
+        self.read(Reading::Plain, move |held| {
+            Box::pin(async move { held.store.item_of_client(conversation, client_id).await })
         })
     }
 
     fn turn(&self, conversation: ConversationId, turn: u64) -> Stored<'_, Option<Turn>> {
-        self.ask(Kind::Read, move |store, _| Box::pin(async move { store.turn(conversation, turn).await }))
+        self.read(Reading::Plain, move |held| Box::pin(async move { held.store.turn(conversation, turn).await }))
     }
 
     fn index_add(&self, row: IndexRow) -> Stored<'_, ()> {
-        self.ask(Kind::Row, move |store, _| Box::pin(async move { store.index_add(row).await }))
+        self.write(Kind::Row, Write::IndexAdd(row))
     }
 
     fn index_remove(&self, row: IndexRow) -> Stored<'_, ()> {
-        self.ask(Kind::Row, move |store, _| Box::pin(async move { store.index_remove(row).await }))
+        self.write(Kind::Row, Write::IndexRemove(row))
     }
 
     fn index(
@@ -223,53 +277,52 @@ impl Store for SimulatedStore {
         order: Order,
         limit: usize,
     ) -> Stored<'_, Vec<IndexRow>> {
-        self.ask(Kind::Read, move |store, _| {
-            Box::pin(async move { store.index(tenant, subject, after, order, limit).await })
+        self.read(Reading::Plain, move |held| {
+            Box::pin(async move { held.store.index(tenant, subject, after, order, limit).await })
         })
     }
 
     fn open_add(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
-        if self.shared.planted == Some(Planted::NoOpenRows) {
-            return Box::pin(std::future::ready(Ok(())));
-        }
-        self.ask(Kind::Row, move |store, _| Box::pin(async move { store.open_add(shard, conversation).await }))
+        self.write(Kind::Row, Write::OpenAdd(shard, conversation))
     }
 
     fn open_remove(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
-        self.ask(Kind::Row, move |store, shared| {
-            Box::pin(async move {
-                shared.trace(format_args!("not open {conversation}"));
-                store.open_remove(shard, conversation).await
-            })
-        })
+        self.shared.trace(format_args!("not open {conversation}"));
+        if self.shared.planted == Some(Planted::PassivatedTwice) {
+            let (later, again) = (self.clone(), planted::between_passivations(&self.dice));
+            tokio::spawn(async move {
+                sleep(again).await;
+                drop(later.write(Kind::Row, Write::OpenRemove(shard, conversation)).await);
+            });
+        }
+        self.write(Kind::Row, Write::OpenRemove(shard, conversation))
     }
 
     /// At once: a node that starts reads a thousand of them one after the other, and they are only read.
     fn open(&self, shard: Shard, after: Option<ConversationId>, limit: usize) -> Stored<'_, Vec<ConversationId>> {
         Box::pin(async move {
             self.line.pass().await;
+            let term = self.redis.progress().borrow().term;
             match self.fate(Kind::Read) {
                 Fate::Refused => Err(StoreError::Unavailable("simulated".into())),
-                Fate::Done | Fate::Lost | Fate::Late => self.durable.open(shard, after, limit).await,
+                Fate::Done | Fate::Lost | Fate::Late => {
+                    self.is_there(term).map_err(|_| StoreError::Unavailable("it is down (simulated)".into()))?;
+                    self.redis.read().0.store.open(shard, after, limit).await
+                }
             }
         })
     }
 
     fn due_add(&self, at_ms: u64, conversation: ConversationId) -> Stored<'_, ()> {
-        self.ask(Kind::Row, move |store, _| Box::pin(async move { store.due_add(at_ms, conversation).await }))
+        self.write(Kind::Row, Write::DueAdd(at_ms, conversation))
     }
 
     fn due_remove(&self, at_ms: u64, conversation: ConversationId) -> Stored<'_, ()> {
-        self.ask(Kind::Row, move |store, _| Box::pin(async move { store.due_remove(at_ms, conversation).await }))
+        self.write(Kind::Row, Write::DueRemove(at_ms, conversation))
     }
 
     fn due(&self, now_ms: u64, limit: usize) -> Stored<'_, Vec<(u64, ConversationId)>> {
-        self.ask(Kind::Read, move |store, _| Box::pin(async move { store.due(now_ms, limit).await }))
-    }
-}
-
-impl SimulatedStore {
-    pub fn append_well(&self, conversation: ConversationId, entry: Arc<Entry>) -> Stored<'_, ()> {
-        self.ask(Kind::Write, move |store, shared| Box::pin(append(store, shared, conversation, entry)))
+        let limit = if self.shared.planted == Some(Planted::LostWakeUp) { 0 } else { limit };
+        self.read(Reading::Plain, move |held| Box::pin(async move { held.store.due(now_ms, limit).await }))
     }
 }

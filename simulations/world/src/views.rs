@@ -1,73 +1,103 @@
 //! The table of nodes as one life of one node reaches it: late, sometimes not, and sometimes without saying what it did.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures::future::BoxFuture;
-use klatch_actors::membership::views::memory::MemoryViews;
 use klatch_actors::membership::views::{Beat, Viewed, Views, ViewsError};
 use klatch_protocol::view::{Row, ViewTable};
 use tokio::time::sleep;
 
-use crate::dice::Dice;
-use crate::line::Line;
-use crate::shared::Shared;
+use crate::redis::{Held, Write, Written};
+use crate::store::SimulatedStore;
 
 pub struct SimulatedViews {
-    pub shared: Arc<Shared>,
-    pub dice: Dice,
-    pub table: Arc<MemoryViews>,
-    pub line: Arc<Line>,
+    /// The same server, over the same connection.
+    pub store: SimulatedStore,
+}
+
+/// As one server sees it; it cannot fail by itself.
+type Asked<'a, T> = futures::future::BoxFuture<'a, Result<T, ViewsError>>;
+
+fn failed(why: impl ToString) -> ViewsError {
+    ViewsError(why.to_string())
 }
 
 impl SimulatedViews {
+    /// There and back, in the term in which it was sent.
     fn ask<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(Arc<MemoryViews>) -> BoxFuture<'static, Result<T, ViewsError>> + Send + 'static,
+        asked: impl FnOnce(SimulatedStore, u64) -> Asked<'static, T> + Send + 'static,
     ) -> Viewed<'_, T> {
         Box::pin(async move {
-            self.line.pass().await;
-            let (faults, dice) = (self.shared.faults().views, &self.dice);
+            let SimulatedStore { shared, dice, redis, line, .. } = &self.store;
+            line.pass().await;
+            let faults = shared.faults().views;
             let (there, back) = (dice.up_to(faults.latency), dice.up_to(faults.latency));
-            let is_cut = || self.line.views_are_cut.load(Ordering::SeqCst);
+            let is_cut = || line.views_are_cut.load(Ordering::SeqCst);
+            let term = redis.progress().borrow().term;
             sleep(there).await;
             if is_cut() || dice.permille(faults.refused) {
-                self.shared.count("table refusals");
-                return Err(ViewsError("simulated".into()));
+                shared.count("table refusals");
+                return Err(failed("simulated"));
             }
-            let answer = operation(self.table.clone()).await;
+            self.store.is_there(term).map_err(failed)?;
+            // In a task of its own: who asked may give up, and it is done all the same.
+            let answer = tokio::spawn(asked(self.store.clone(), term)).await.map_err(failed)?;
             sleep(back).await;
-            self.line.pass().await;
+            line.pass().await;
             if is_cut() || dice.permille(faults.lost) {
-                return Err(ViewsError("the answer is lost (simulated)".into()));
+                return Err(failed("the answer is lost (simulated)"));
             }
             answer
         })
+    }
+
+    fn write(&self, write: Write) -> Viewed<'_, Written> {
+        self.ask(move |store, term| Box::pin(async move { store.arrived(term, write).await.map_err(failed) }))
+    }
+
+    fn whether(&self, write: Write) -> Viewed<'_, bool> {
+        Box::pin(async move { Ok(matches!(self.write(write).await?, Written::Whether(true))) })
     }
 }
 
 impl Views for SimulatedViews {
     fn join(&self, name: String, row: Row) -> Viewed<'_, bool> {
-        self.ask(move |table| Box::pin(async move { table.join(name, row).await }))
+        self.whether(Write::Join(name, row))
     }
 
+    /// Waits for no replica, since a heartbeat is no loss.
     fn beat(&self, name: String, incarnation: u64) -> Viewed<'_, Option<Beat>> {
-        self.ask(move |table| Box::pin(async move { table.beat(name, incarnation).await }))
+        self.ask(move |store, term| {
+            Box::pin(async move {
+                let (written, _) = store.redis.write(Write::Beat(name, incarnation));
+                match written.map_err(failed)? {
+                    Written::Beat(beat) => Ok(beat.map(|beat| Beat { generation: term, ..beat })),
+                    Written::Done | Written::Whether(_) => Err(failed("a beat is answered otherwise")),
+                }
+            })
+        })
     }
 
     fn set(&self, name: String, row: Row) -> Viewed<'_, bool> {
-        self.ask(move |table| Box::pin(async move { table.set(name, row).await }))
+        self.whether(Write::Set(name, row))
     }
 
     fn bury(&self, name: String, incarnation: u64, counter: u64, number: u64) -> Viewed<'_, bool> {
-        self.ask(move |table| Box::pin(async move { table.bury(name, incarnation, counter, number).await }))
+        self.whether(Write::Bury { name, incarnation, counter, number })
     }
 
     fn leave(&self, name: String, incarnation: u64) -> Viewed<'_, ()> {
-        self.ask(move |table| Box::pin(async move { table.leave(name, incarnation).await }))
+        Box::pin(async move { self.write(Write::Leave(name, incarnation)).await.map(drop) })
     }
 
     fn read(&self) -> Viewed<'_, ViewTable> {
-        self.ask(move |table| Box::pin(async move { table.read().await }))
+        self.ask(|store, term| {
+            Box::pin(async move {
+                let (Held { views, .. }, upto) = store.redis.read();
+                let table = views.read().await?;
+                store.kept(term, upto).await.map_err(failed)?;
+                Ok(store.redis.shown(table))
+            })
+        })
     }
 }

@@ -12,10 +12,17 @@ pub struct MemoryViews {
     kept: Mutex<Kept>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Kept {
     table: ViewTable,
     counters: BTreeMap<String, u64>,
+}
+
+/// Another table that holds the same, from then on its own.
+impl Clone for MemoryViews {
+    fn clone(&self) -> Self {
+        Self { kept: Mutex::new(self.lock().clone()) }
+    }
 }
 
 impl MemoryViews {

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisError, Value, cmd, pipe};
 use futures::FutureExt;
+use klatch_actors::store::goes_on;
 use klatch_protocol::ConversationId;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -28,7 +29,7 @@ use super::job::{Fence, Job, Kind, Reply};
 use super::keys::Keys;
 use super::lane::{Link, Shared, WAITING_MAX};
 use super::options::RedisOptions;
-use super::replies::{Meaning, goes_on, meaning};
+use super::replies::{Meaning, meaning};
 use super::{read, scripts};
 use crate::stores::metrics::Lanes;
 
@@ -275,7 +276,7 @@ impl Batcher {
                 None => Ok(()),
                 Some(fence) => {
                     let end = ends.next().ok_or_else(|| read::unreadable("the end of a log")).and_then(read::end);
-                    end.and_then(|end| goes_on(&fence, end))
+                    end.and_then(|end| goes_on(fence.position, fence.token, end))
                 }
             };
             match checked {

@@ -21,9 +21,9 @@ use crate::shared::{Shared, lock};
 const TURN_MAX: Duration = Duration::from_secs(60);
 
 pub async fn every_conversation_goes_on(shared: &Arc<Shared>, nodes: &Nodes) {
-    let living = shared.ledger().living();
+    let lasting = shared.ledger().lasting();
     let mut client = Client::new("last", shared.clone(), nodes.handles());
-    for conversation in living {
+    for conversation in lasting {
         let turn = client.turn(conversation, OnBusy::Enqueue, true);
         if tokio::time::timeout(TURN_MAX, turn).await != Ok(true) {
             return shared.fail(format!("{conversation} takes no turn when all faults are over"));

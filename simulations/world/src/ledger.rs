@@ -12,6 +12,12 @@ pub struct Ledger {
     /// Somebody asked for it to be deleted, with whatever success.
     pub deletions: BTreeSet<ConversationId>,
     pub deleted: BTreeSet<ConversationId>,
+    /// Those that are deleted so many seconds after their last turn.
+    pub mortal: BTreeMap<ConversationId, u64>,
+    /// Somebody asked for it to be deleted, with whatever success.
+    pub responses_deleted: BTreeSet<(ConversationId, u64)>,
+    /// How many turns some read has shown.
+    pub read: BTreeMap<ConversationId, u64>,
     pub turns: Vec<ToldTurn>,
     /// The longest text shown of each turn.
     pub shown: BTreeMap<(ConversationId, u64), String>,
@@ -40,6 +46,17 @@ impl Ledger {
     /// Those that nobody wanted to delete.
     pub fn living(&self) -> Vec<ConversationId> {
         self.conversations.iter().copied().filter(|id| !self.deletions.contains(id)).collect()
+    }
+
+    /// Those that must be there whatever time it is.
+    pub fn lasting(&self) -> Vec<ConversationId> {
+        self.living().into_iter().filter(|id| !self.mortal.contains_key(id)).collect()
+    }
+
+    /// A read that begins now shows at least so many turns.
+    pub fn turns_to_be_read(&self, conversation: ConversationId) -> u64 {
+        let told = self.turns.iter().filter(|told| told.conversation == conversation).map(|told| told.turn + 1);
+        told.max().unwrap_or(0).max(self.read.get(&conversation).copied().unwrap_or(0))
     }
 
     /// One view of a turn never takes back what another has shown.

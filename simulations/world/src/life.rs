@@ -98,9 +98,9 @@ async fn disturb(shared: &Shared, nodes: &mut Nodes) {
 
 /// Turns are accepted, their clients go away, and a node crashes: only the rows of unfinished turns tell of them.
 async fn leave_turns_to_a_crash(shared: &Arc<Shared>, nodes: &mut Nodes) {
-    let living = shared.ledger().living();
+    let lasting = shared.ledger().lasting();
     let mut client = Client::new("leaving", shared.clone(), nodes.handles());
-    for conversation in living {
+    for conversation in lasting {
         client.leave_turn(conversation).await;
     }
     if shared.failure().is_none() {

@@ -34,6 +34,14 @@ pub fn whole_reply(asked: &str) -> String {
 }
 
 impl SimulatedResponder {
+    /// One that answers at once is called by its conversation's actor itself.
+    fn may_panic(&self, counted: &'static str) {
+        if self.dice.permille(self.shared.faults().responder.panics) {
+            self.shared.count(counted);
+            panic!("{PANIC}");
+        }
+    }
+
     fn called(&self, ask: &Ask) {
         self.shared.count("calls");
         let called = format_args!("call {} turn {} attempt {}", ask.conversation, ask.turn, ask.attempt).to_string();
@@ -53,6 +61,7 @@ impl Responder for SimulatedResponder {
     }
 
     fn answer(&self, ask: &Ask) -> Vec<Said> {
+        self.may_panic("panics in a handler");
         vec![Said::Text(whole_reply(&input(ask))), Said::End(End::default())]
     }
 
@@ -60,10 +69,7 @@ impl Responder for SimulatedResponder {
         self.called(&ask);
         let ask = if self.shared.planted == Some(Planted::NoPartialText) { planted::without_partial(ask) } else { ask };
         let (faults, dice) = (self.shared.faults().responder, self.dice.clone());
-        if dice.permille(faults.panics) {
-            self.shared.count("responders that panic");
-            panic!("{PANIC}");
-        }
+        self.may_panic("responders that panic");
         let whole = whole_reply(&input(&ask));
         let left = whole.get(ask.partial.len()..).unwrap_or_default();
         let mut said: Vec<_> = left.split_inclusive(' ').map(|word| Ok(Said::Text(word.to_owned()))).collect();

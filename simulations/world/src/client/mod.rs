@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use klatch_actors::request::OnBusy;
+use klatch_actors::request::{Missing, OnBusy};
 use klatch_actors::{Answer, Caller, Handle, Refusal, Request};
 use klatch_protocol::ConversationId;
 use klatch_protocol::event::KeyUse;
@@ -61,12 +61,16 @@ impl Client {
             let few = living.len() < self.shared.plan.conversations;
             match self.dice.below(100) {
                 _ if few && self.dice.permille(300) => self.make().await,
-                0..70 => drop(self.turn(conversation, self.on_busy(), false).await),
-                70..78 => self.add_items(conversation).await,
-                78..83 => self.delete_item(conversation).await,
-                83..89 => self.cancel(conversation).await,
-                89..93 => self.set_metadata(conversation).await,
-                93..97 => self.fork(conversation).await,
+                0..56 => drop(self.turn(conversation, self.on_busy(), false).await),
+                56..62 => self.chain(conversation).await,
+                62..68 => self.read_back(conversation).await,
+                68..75 => self.add_items(conversation).await,
+                75..79 => self.delete_item(conversation).await,
+                79..85 => self.cancel(conversation).await,
+                85..89 => self.set_metadata(conversation).await,
+                89..92 => self.fork(conversation).await,
+                92..94 => self.delete_response(conversation).await,
+                94..97 => self.ask_the_deleted().await,
                 97.. => self.delete(conversation).await,
             }
         }
@@ -107,9 +111,17 @@ impl Client {
 
     /// Refusals that say something wrong.
     fn check(&self, conversation: ConversationId, refusal: &Refusal) {
-        let is_there = !self.shared.ledger().deletions.contains(&conversation);
+        let ledger = self.shared.ledger();
+        let is_there = ledger.lasting().contains(&conversation);
+        let response_is_there = !ledger.responses_deleted.iter().any(|(of, _)| *of == conversation);
+        drop(ledger);
         match refusal {
-            Refusal::NotFound(what) if is_there => self.shared.fail(format!("{conversation}: there is no {what}")),
+            Refusal::NotFound(Missing::Conversation) if is_there => {
+                self.shared.fail(format!("{conversation} is not there"));
+            }
+            Refusal::NotFound(Missing::Response) if is_there && response_is_there => {
+                self.shared.fail(format!("{conversation}: there is no such response"));
+            }
             Refusal::KeyReused => self.shared.fail(format!("{conversation}: a key was used once and is known twice")),
             _ => {}
         }

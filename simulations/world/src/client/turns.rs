@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use klatch_actors::request::{OnBusy, Wait};
-use klatch_actors::{Answer, Refusal, Request, Submit};
+use klatch_actors::request::{Chain, OnBusy, Wait};
+use klatch_actors::{Answer, Reader, Refusal, Request, Submit};
 use klatch_protocol::event::Parameters;
-use klatch_protocol::{Body, ConversationId, Item, Turn};
+use klatch_protocol::{Body, ConversationId, Item, State, Turn};
 use tokio::time::{sleep, timeout};
 
 use super::{Client, FINGERPRINT, REPEATS_MAX, Said, caller};
@@ -14,6 +14,9 @@ use crate::ledger::ToldTurn;
 use crate::nodes::MODELS;
 use crate::planted::Planted;
 use crate::shared::lock;
+
+/// A read that takes longer is given up.
+const READ_MAX: Duration = Duration::from_secs(5);
 
 impl Client {
     /// Whether it has ended.
@@ -38,6 +41,73 @@ impl Client {
         turn.outcome.is_some()
     }
 
+    /// A turn that follows one that was told: in the same conversation, or in a fork where something else has come since.
+    pub(super) async fn chain(&mut self, conversation: ConversationId) {
+        let told: Vec<ToldTurn> =
+            self.shared.ledger().turns.iter().filter(|told| told.conversation == conversation).cloned().collect();
+        let Some(previous) = self.dice.pick(&told).map(|told| told.turn) else { return };
+        let Some(previous) = self.stored(conversation, previous).await else { return };
+        let items_end = match previous.outcome {
+            None => previous.block_end(),
+            Some(_) if previous.entered() => previous.output_ordinal(previous.outputs.len()),
+            Some(_) => previous.first_item,
+        };
+        let child = ConversationId(self.dice.bytes());
+        let (text, asked_at) = (self.next_text(), self.shared.ledger().tick());
+        let mut submit = self.submission(&text, OnBusy::Enqueue, true, Wait::Accepted);
+        submit.chain = Some(Chain { after_turn: previous.accepted.turn, items_end, child });
+        submit.parameters.conversation_named = false;
+        let again = Submit { chain: None, ..submit.clone() };
+        let (place, answer) = match self.insist(conversation, Request::Submit(Box::new(submit))).await {
+            Some(Answer::Forked { child, created, .. }) => {
+                self.shared.count("chains that forked");
+                self.has_child(conversation, child, &created);
+                // As the edge does: the child is made with its first turn.
+                let again = Submit { create: Some(created), ..again };
+                (child, self.insist(child, Request::Submit(Box::new(again))).await)
+            }
+            answer => (conversation, answer),
+        };
+        if let Some(Answer::Turn { turn, .. }) = answer {
+            let mut turn = Arc::unwrap_or_clone(turn);
+            if place == child {
+                self.shared.ledger().conversations.push(child);
+            }
+            self.told(place, &turn, text, asked_at);
+            self.follow(place, &mut turn).await;
+        }
+    }
+
+    /// As any reader sees it, at any node; none where it is gone, or nobody answers.
+    async fn stored(&self, conversation: ConversationId, turn: u64) -> Option<Turn> {
+        let state = self.read_state(conversation).await?;
+        let reader = self.reader()?;
+        timeout(READ_MAX, reader.turn(conversation, &state, turn)).await.ok()?.ok()?
+    }
+
+    fn reader(&self) -> Option<Reader> {
+        let readers: Vec<Reader> = lock(&self.handles).values().map(|handle| handle.reader().clone()).collect();
+        self.dice.pick(&readers).cloned()
+    }
+
+    async fn read_state(&self, conversation: ConversationId) -> Option<Arc<State>> {
+        timeout(READ_MAX, self.reader()?.conversation(conversation, &caller())).await.ok()?.ok()?
+    }
+
+    /// Every read shows what was told, and what any read before it has shown, wherever they were made.
+    pub(super) async fn read_back(&self, conversation: ConversationId) {
+        let expected = self.shared.ledger().turns_to_be_read(conversation);
+        let Some(state) = self.read_state(conversation).await else { return };
+        self.shared.count("reads");
+        if state.next_turn < expected {
+            let why = format!("{conversation}: a read shows {} turns after {expected} were known", state.next_turn);
+            self.shared.fail(why);
+        }
+        let mut ledger = self.shared.ledger();
+        let read = ledger.read.entry(conversation).or_default();
+        *read = state.next_turn.max(*read);
+    }
+
     /// Sends it, and does not wait for what comes of it.
     pub async fn leave_turn(&mut self, conversation: ConversationId) {
         let text = self.next_text();
@@ -57,20 +127,25 @@ impl Client {
         self.note(conversation, turn);
     }
 
-    fn submit(&self, text: &str, on_busy: OnBusy, keyed: bool, wait: Wait) -> Request {
+    pub(super) fn submit(&self, text: &str, on_busy: OnBusy, keyed: bool, wait: Wait) -> Request {
+        Request::Submit(Box::new(self.submission(text, on_busy, keyed, wait)))
+    }
+
+    fn submission(&self, text: &str, on_busy: OnBusy, keyed: bool, wait: Wait) -> Submit {
         let dice = &self.dice;
         let key = dice.bytes();
-        Request::Submit(Box::new(Submit {
+        let (background, start_by) = (dice.permille(100), dice.permille(50));
+        Submit {
             caller: caller(),
             input: vec![Item { ordinal: 0, client_id: None, body: Body::user(text) }],
             parameters: Parameters {
                 model: (*dice.pick(&MODELS).expect("there are some")).into(),
-                background: false,
+                background,
                 store: true,
                 conversation_named: true,
                 previous: None,
                 cancel_on_disconnect: false,
-                start_by_ms: None,
+                start_by_ms: start_by.then(|| self.shared.now_ms() + dice.between(500, 20_000)),
                 request: "{}".into(),
             },
             on_busy,
@@ -82,7 +157,7 @@ impl Client {
             wait,
             create: None,
             chain: None,
-        }))
+        }
     }
 
     fn note(&self, conversation: ConversationId, turn: &Turn) {
@@ -123,13 +198,11 @@ impl Client {
 
     /// From the store, where nobody has the turn open.
     async fn read(&self, conversation: ConversationId, turn: &mut Turn) {
-        let reader = lock(&self.handles).values().next().map(|handle| handle.reader().clone());
-        let Some(reader) = reader else { return };
-        let Ok(Ok(Some(state))) = timeout(Duration::from_secs(5), reader.conversation(conversation, &caller())).await
-        else {
+        let Some(reader) = self.reader() else { return };
+        let Some(state) = self.read_state(conversation).await else {
             return sleep(Duration::from_millis(50)).await;
         };
-        let stored = timeout(Duration::from_secs(5), reader.turn(conversation, &state, turn.accepted.turn)).await;
+        let stored = timeout(READ_MAX, reader.turn(conversation, &state, turn.accepted.turn)).await;
         if let Ok(Ok(Some(stored))) = stored {
             // Items may have been deleted from what is stored, and its text with them.
             let hidden = state.version > 0;

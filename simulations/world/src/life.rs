@@ -14,8 +14,11 @@ use crate::planted::Planted;
 use crate::shared::Shared;
 use crate::{ending, entropy};
 
-/// When all faults are over, no turn stays open for longer.
+/// When all faults are over, no turn stays open for longer...
 const REST_MAX: Duration = Duration::from_secs(90);
+
+/// ...but for those that wait for others: the slowest responder says a word in three seconds.
+const REST_PER_TURN: Duration = Duration::from_secs(40);
 
 /// At the end one node crashes for so long, with turns that nobody asks for any more.
 const CRASHED_FOR: Duration = Duration::from_secs(4);
@@ -69,11 +72,13 @@ async fn run(shared: Arc<Shared>) {
     nodes.settle(plan.nodes).await;
     // They give up by themselves what cannot be.
     while clients.join_next().await.is_some() {}
+    nodes.burst_is_over().await;
     come_to_rest(&shared, &mut nodes).await;
     leave_turns_to_a_crash(&shared, &mut nodes).await;
     come_to_rest(&shared, &mut nodes).await;
     nodes.settle(plan.nodes).await;
     ending::every_conversation_goes_on(&shared, &nodes).await;
+    ending::mortals_are_gone(&shared).await;
     ending::promises_are_kept(&shared, &nodes).await;
 }
 
@@ -83,7 +88,7 @@ async fn disturb(shared: &Shared, nodes: &mut Nodes) {
     let mut due = shared.plan.disturbances.iter().peekable();
     while shared.elapsed() < shared.plan.lasts {
         tokio::time::sleep(LOOKS_EVERY).await;
-        nodes.look();
+        nodes.look().await;
         let (over, lasting) = done.into_iter().partition(|due: &Due| shared.elapsed() >= due.at + due.lasts);
         done = lasting;
         over.iter().for_each(|due: &Due| nodes.undo(due));
@@ -111,16 +116,17 @@ async fn leave_turns_to_a_crash(shared: &Arc<Shared>, nodes: &mut Nodes) {
 
 /// Without a word from any client, every turn ends.
 async fn come_to_rest(shared: &Shared, nodes: &mut Nodes) {
-    let begun = shared.elapsed();
+    let (begun, mut most_open) = (shared.elapsed(), 0);
     loop {
         let open = shared.journal().open_turns();
         if open.is_empty() {
             return;
         }
-        if shared.elapsed() - begun > REST_MAX {
+        most_open = most_open.max(open.len() as u32);
+        if shared.elapsed() - begun > REST_MAX + REST_PER_TURN * most_open {
             return shared.fail(format!("turns stay open when all faults are over: {open:?}"));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-        nodes.look();
+        nodes.look().await;
     }
 }

@@ -13,6 +13,8 @@ use klatch_actors::{Handle, Node, NodeOptions, Responder};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use crate::client::Client;
+use crate::dice::Dice;
 use crate::line::{Flow, Line};
 use crate::peers::{Board, SimulatedPeers};
 use crate::plan::{Disturbance, Due};
@@ -27,6 +29,12 @@ const LIFE: u64 = 1_000;
 
 /// A drain waits so long for open turns.
 const DRAIN_MAX: Duration = Duration::from_secs(4);
+
+/// Its supervisor takes so long to start a node again that has ended.
+const STARTED_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Turns at once.
+const BURST: usize = 30;
 
 /// The responders of every node, by name, with how much history each wants; the last answers at once.
 pub const MODELS: [&str; 3] = ["plain", "remembering", "instant"];
@@ -46,6 +54,9 @@ pub struct Nodes {
     starting: JoinSet<(String, Node, Arc<Line>)>,
     /// Those that crashed or are drained, until they start again.
     ending: JoinSet<String>,
+    /// Clients of bursts.
+    burst: JoinSet<()>,
+    dice: Dice,
     /// What a rolling restart has not come to yet.
     to_restart: VecDeque<String>,
     /// Of those that run, for the clients.
@@ -67,6 +78,8 @@ impl Nodes {
             lines: BTreeMap::new(),
             starting: JoinSet::new(),
             ending: JoinSet::new(),
+            burst: JoinSet::new(),
+            dice: shared.dice("nodes"),
             to_restart: VecDeque::new(),
             handles: Arc::default(),
             lives: 0,
@@ -124,11 +137,13 @@ impl Nodes {
         let views =
             SimulatedViews { store: SimulatedStore { dice: shared.dice(&format!("views of {id}")), ..store.clone() } };
         let cluster = Cluster { views: Arc::new(views), peers: Arc::new(peers), address: format!("{name}:1"), serve };
-        let clock = shared.clone();
+        let (clock, its_line) = (shared.clone(), line.clone());
         let options = NodeOptions {
             cluster: Some(cluster),
             limits: shared.plan.limits.clone(),
-            clock: Arc::new(move || clock.now_ms()),
+            clock: Arc::new(move || {
+                clock.now_ms().saturating_add_signed(its_line.clock_is_off_by_ms.load(Ordering::SeqCst))
+            }),
             ..NodeOptions::new(name.as_str(), id.incarnation, Arc::new(store), Arc::new(self.responders()))
         };
         self.starting.spawn(async move {
@@ -143,7 +158,7 @@ impl Nodes {
     }
 
     /// Takes note of nodes that have started, drained or ended meanwhile.
-    pub fn look(&mut self) {
+    pub async fn look(&mut self) {
         while let Some(Ok((name, node, line))) = self.starting.try_join_next() {
             self.shared.trace(format_args!("up {name}"));
             lock(&self.handles).insert(name.clone(), node.handle());
@@ -159,10 +174,18 @@ impl Nodes {
         {
             self.drain(name);
         }
+        let mut panicked = Vec::new();
         for (name, running) in &mut self.running {
-            if running.node.ended().now_or_never().is_some() {
-                self.shared.fail(format!("node {name} ended by itself"));
+            if running.node.ended().now_or_never().is_none() {
+                continue;
             }
+            match running.line.has_panicked.load(Ordering::SeqCst) {
+                true => panicked.push(name.clone()),
+                false => self.shared.fail(format!("node {name} ended by itself")),
+            }
+        }
+        for name in panicked {
+            self.crash(&name, STARTED_AGAIN_AFTER).await;
         }
     }
 
@@ -170,14 +193,15 @@ impl Nodes {
     pub async fn settle(&mut self, count: usize) {
         while self.running.len() < count || !self.to_restart.is_empty() {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            self.look();
+            self.look().await;
         }
     }
 
     /// Says whether it was done.
     pub async fn disturb(&mut self, due: &Due) -> bool {
         let (name, other) = (name(due.node), name(due.other));
-        let is_to_a_node = !matches!(due.what, Disturbance::StoreDown | Disturbance::ReplicaStalled);
+        let of_all = [Disturbance::StoreDown, Disturbance::ReplicaStalled, Disturbance::Burst];
+        let is_to_a_node = !of_all.contains(&due.what);
         if is_to_a_node && !self.running.contains_key(&name) {
             return false;
         }
@@ -191,6 +215,9 @@ impl Nodes {
             Disturbance::CutApart | Disturbance::CutOneWay => "cuts between nodes",
             Disturbance::StoreDown => "outages of the store",
             Disturbance::ReplicaStalled => "stalls of the replica",
+            Disturbance::Panic => "panics of a node",
+            Disturbance::ClockJump => "jumps of a clock",
+            Disturbance::Burst => "bursts",
         });
         match due.what {
             Disturbance::Crash => self.crash(&name, due.lasts).await,
@@ -206,6 +233,12 @@ impl Nodes {
             Disturbance::CutOneWay => self.board.cut(&name, &other),
             Disturbance::StoreDown => self.redis.stop(),
             Disturbance::ReplicaStalled => self.redis.stall_replica(true),
+            Disturbance::Panic => self.on(&name, |line| line.is_to_panic.store(true, Ordering::SeqCst)),
+            Disturbance::ClockJump => {
+                let off_by_ms = self.jump();
+                self.on(&name, |line| line.clock_is_off_by_ms.store(off_by_ms, Ordering::SeqCst));
+            }
+            Disturbance::Burst => self.burst(),
         }
         true
     }
@@ -215,7 +248,7 @@ impl Nodes {
         let (name, other) = (name(due.node), name(due.other));
         self.shared.trace(format_args!("undo {:?} {name}", due.what));
         match due.what {
-            Disturbance::Crash | Disturbance::Drain | Disturbance::RollingRestart => {}
+            Disturbance::Crash | Disturbance::Drain | Disturbance::RollingRestart | Disturbance::Burst => {}
             Disturbance::Freeze => self.on(&name, |line| line.set(Flow::Open)),
             Disturbance::CutFromStore => self.on(&name, |line| line.store_is_cut.store(false, Ordering::SeqCst)),
             Disturbance::CutFromViews => self.on(&name, |line| line.views_are_cut.store(false, Ordering::SeqCst)),
@@ -226,6 +259,8 @@ impl Nodes {
             Disturbance::CutOneWay => self.board.mend(&name, &other),
             Disturbance::StoreDown => self.redis.back(),
             Disturbance::ReplicaStalled => self.redis.stall_replica(false),
+            Disturbance::Panic => self.on(&name, |line| line.is_to_panic.store(false, Ordering::SeqCst)),
+            Disturbance::ClockJump => self.on(&name, |line| line.clock_is_off_by_ms.store(0, Ordering::SeqCst)),
         }
     }
 
@@ -254,6 +289,30 @@ impl Nodes {
             shared.trace(format_args!("drained {name} with {open} open turns"));
             name
         });
+    }
+
+    /// Of a clock: some minutes, or some days.
+    fn jump(&self) -> i64 {
+        let minutes = *self.dice.pick(&[2, 60, 3_000]).expect("there are some") * self.dice.between(1, 5);
+        let ms = (minutes * 60_000) as i64;
+        if self.dice.permille(500) { ms } else { -ms }
+    }
+
+    /// More turns than a small node takes, in conversations that are there.
+    fn burst(&mut self) {
+        let living = self.shared.ledger().living();
+        for place in 0..BURST {
+            let Some(conversation) = self.dice.pick(&living).copied() else { return };
+            self.lives += 1;
+            let name = format!("b{}-{place}", self.lives);
+            let mut client = Client::new(&name, self.shared.clone(), self.handles.clone());
+            self.burst.spawn(async move { client.leave_turn(conversation).await });
+        }
+    }
+
+    /// Until all that came in bursts have been answered, or have given up.
+    pub async fn burst_is_over(&mut self) {
+        while self.burst.join_next().await.is_some() {}
     }
 
     fn on(&self, name: &str, change: impl FnOnce(&Line)) {

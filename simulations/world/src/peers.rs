@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::dice::Dice;
-use crate::line::Line;
+use crate::line::{Dead, Line};
 use crate::planted;
 use crate::shared::{Shared, lock};
 
@@ -115,7 +115,8 @@ async fn ask(
     to: PeerId,
     request: Vec<u8>,
 ) -> Result<Vec<u8>, PeerError> {
-    line.pass().await;
+    let dead = |Dead| PeerError::NotSent("this node is dead");
+    line.pass().await.map_err(dead)?;
     let request = planted::passed_on(shared.planted, request);
     if planted::is_forgotten(shared.planted, &request) {
         return std::future::pending().await;
@@ -139,9 +140,8 @@ async fn ask(
         // In a task of its own: who asked may give up, and it is served all the same.
         let served = tokio::spawn(async move {
             sleep(there).await;
-            its_line.pass().await;
-            if away.is_cut(&from.name, &to_name) {
-                std::future::pending::<()>().await;
+            if its_line.pass().await.is_err() || away.is_cut(&from.name, &to_name) {
+                return None;
             }
             if is_doubled {
                 let (serve, from, request) = (serve.clone(), from.clone(), request.clone());
@@ -152,13 +152,13 @@ async fn ask(
                 });
             }
             let answer = serve.serve(from.clone(), request).await;
-            its_line.pass().await;
-            if away.is_cut(&to_name, &from.name) {
-                std::future::pending::<()>().await;
-            }
-            answer
+            let is_heard = its_line.pass().await.is_ok() && !away.is_cut(&to_name, &from.name);
+            is_heard.then_some(answer)
         });
-        let answer = served.await.map_err(|_| PeerError::NoAnswer("it failed"))?;
+        let Some(answer) = served.await.map_err(|_| PeerError::NoAnswer("it failed"))? else {
+            // Until it is noticed that nothing comes.
+            return std::future::pending().await;
+        };
         sleep(back).await;
         if is_lost {
             shared.count("answers of peers lost");
@@ -173,7 +173,7 @@ async fn ask(
         () = board.noticed(&me.name, &to.name) => Err(PeerError::NoAnswer("it was cut off")),
         answer = answered => answer,
     };
-    line.pass().await;
+    line.pass().await.map_err(dead)?;
     answer
 }
 
@@ -198,6 +198,7 @@ impl Peers for SimulatedPeers {
     }
 
     fn reaches(&self, peer: &PeerId) -> bool {
+        self.line.may_panic();
         let me = lock(&self.me).name.clone();
         !self.board.is_noticed(&me, &peer.name) && self.board.seat(peer).is_some()
     }

@@ -109,9 +109,15 @@ pub enum Disturbance {
     StoreDown,
     /// It gets nothing for a while.
     ReplicaStalled,
+    /// A handler of its gateway panics: the node ends, and is started again.
+    Panic,
+    /// Its wall clock is wrong for a while, by minutes or days, in either direction.
+    ClockJump,
+    /// Many turns at once, of as many clients.
+    Burst,
 }
 
-const DISTURBANCES: [Disturbance; 10] = [
+const DISTURBANCES: [Disturbance; 13] = [
     Disturbance::Crash,
     Disturbance::Drain,
     Disturbance::RollingRestart,
@@ -122,6 +128,9 @@ const DISTURBANCES: [Disturbance; 10] = [
     Disturbance::CutOneWay,
     Disturbance::StoreDown,
     Disturbance::ReplicaStalled,
+    Disturbance::Panic,
+    Disturbance::ClockJump,
+    Disturbance::Burst,
 ];
 
 /// What is left out of a plan.

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::dice::Dice;
-use crate::line::Line;
+use crate::line::{Dead, Line};
 use crate::planted::{self, Planted};
 use crate::redis::{Connection, Held, Redis, Write, Written};
 use crate::shared::{Shared, lock};
@@ -86,7 +86,7 @@ impl SimulatedStore {
         A: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         Box::pin(async move {
-            self.line.pass().await;
+            self.line.pass().await.map_err(dead)?;
             let (fate, shared) = (self.fate(kind), &self.shared);
             let (mut there, back) = (self.latency(kind), self.latency(Kind::Read));
             match fate {
@@ -125,7 +125,7 @@ impl SimulatedStore {
                 },
             };
             sleep(back).await;
-            self.line.pass().await;
+            self.line.pass().await.map_err(dead)?;
             answer
         })
     }
@@ -215,6 +215,10 @@ impl SimulatedStore {
     }
 }
 
+fn dead(_: Dead) -> StoreError {
+    StoreError::Unavailable("this node is dead (simulated)".into())
+}
+
 impl Store for SimulatedStore {
     fn append(&self, conversation: ConversationId, entry: Arc<Entry>) -> Stored<'_, ()> {
         if planted::is_acknowledged_early(self.shared.planted, &entry) {
@@ -301,7 +305,7 @@ impl Store for SimulatedStore {
     /// At once: a node that starts reads a thousand of them one after the other, and they are only read.
     fn open(&self, shard: Shard, after: Option<ConversationId>, limit: usize) -> Stored<'_, Vec<ConversationId>> {
         Box::pin(async move {
-            self.line.pass().await;
+            self.line.pass().await.map_err(dead)?;
             let term = self.redis.progress().borrow().term;
             match self.fate(Kind::Read) {
                 Fate::Refused => Err(StoreError::Unavailable("simulated".into())),

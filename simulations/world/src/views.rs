@@ -6,6 +6,7 @@ use klatch_actors::membership::views::{Beat, Viewed, Views, ViewsError};
 use klatch_protocol::view::{Row, ViewTable};
 use tokio::time::sleep;
 
+use crate::line::Dead;
 use crate::redis::{Held, Write, Written};
 use crate::store::SimulatedStore;
 
@@ -29,7 +30,7 @@ impl SimulatedViews {
     ) -> Viewed<'_, T> {
         Box::pin(async move {
             let SimulatedStore { shared, dice, redis, line, .. } = &self.store;
-            line.pass().await;
+            line.pass().await.map_err(|Dead| failed("this node is dead (simulated)"))?;
             let faults = shared.faults().views;
             let (there, back) = (dice.up_to(faults.latency), dice.up_to(faults.latency));
             let is_cut = || line.views_are_cut.load(Ordering::SeqCst);
@@ -43,7 +44,7 @@ impl SimulatedViews {
             // In a task of its own: who asked may give up, and it is done all the same.
             let answer = tokio::spawn(asked(self.store.clone(), term)).await.map_err(failed)?;
             sleep(back).await;
-            line.pass().await;
+            line.pass().await.map_err(|Dead| failed("this node is dead (simulated)"))?;
             if is_cut() || dice.permille(faults.lost) {
                 return Err(failed("the answer is lost (simulated)"));
             }

@@ -137,6 +137,9 @@ impl Client {
                 ) => {
                     return None;
                 }
+                Said::Refused(Refusal::Busy { retry_after_ms, .. }) => {
+                    sleep(Duration::from_millis(retry_after_ms) + self.dice.secs(0, 1)).await;
+                }
                 Said::Refused(_) | Said::Silence => sleep(self.dice.secs(0, 1)).await,
             }
         }

@@ -34,7 +34,7 @@ use crate::responder::Responders;
 use crate::store::{Store, StoreError};
 
 /// Rows of unfinished turns read at once.
-const ROWS_AT_ONCE: usize = 256;
+pub const ROWS_AT_ONCE: usize = 256;
 
 /// How often conversations that may have expired are looked for.
 const EXPIRY_EVERY: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ const NO_OWNER_WAIT_MAX: Duration = Duration::from_millis(160);
 const NO_OWNER_MAX: Duration = Duration::from_secs(10);
 
 /// An owner that no node reaches is passed over after so long: the request is served where it is, and the fence decides.
-const SERVE_HERE_AFTER: Duration = Duration::from_secs(2);
+pub const SERVE_HERE_AFTER: Duration = Duration::from_secs(2);
 
 /// On a node that is alone for so long: a conversation that is just being closed is back at once.
 const ALONE_NO_OWNER_MAX: Duration = Duration::from_millis(600);

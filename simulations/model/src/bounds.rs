@@ -21,19 +21,33 @@ pub struct Bounds {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Bound {
-    /// Of the tests: seconds
+    /// That of the tests: seconds
     Small,
-    /// Three owners and two failovers: minutes
+    /// One search for each thing that there may be more of: minutes
     Large,
 }
 
+const SMALL: Bounds =
+    Bounds { owners: 2, clients: 1, submits: 2, pieces: 1, steals: 1, failovers: 1, breaks: 1, crashes: 0 };
+
+/// More of everything at once would be billions of states.
+const LARGE: [Bounds; 5] = [
+    Bounds { crashes: 1, ..SMALL },
+    Bounds { crashes: 1, failovers: 2, submits: 1, ..SMALL },
+    Bounds { crashes: 1, pieces: 2, submits: 1, ..SMALL },
+    Bounds { clients: 2, submits: 1, ..SMALL },
+    Bounds { owners: 3, steals: 2, submits: 1, ..SMALL },
+];
+
 impl Bound {
-    pub fn bounds(self) -> Bounds {
-        let small =
-            Bounds { owners: 2, clients: 1, submits: 2, pieces: 1, steals: 1, failovers: 1, breaks: 1, crashes: 0 };
+    pub fn small() -> Bounds {
+        SMALL
+    }
+
+    pub fn searches(self) -> Vec<Bounds> {
         match self {
-            Self::Small => small,
-            Self::Large => Bounds { owners: 3, steals: 2, crashes: 1, ..small },
+            Self::Small => vec![SMALL],
+            Self::Large => LARGE.to_vec(),
         }
     }
 }

@@ -46,7 +46,9 @@ impl Display for Action {
             Self::ReadEnd { owner } => write!(out, "owner {owner} reads the log's end to know whether it was written"),
             Self::SendAgain { owner } => write!(out, "owner {owner} sends its entry again"),
             Self::Passivate { owner } => write!(out, "owner {owner} passivates"),
-            Self::Steal => write!(out, "STEAL: as if nobody were alive, a new owner reads the log's end and sends its claim"),
+            Self::Steal => {
+                write!(out, "STEAL: as if nobody were alive, a new owner reads the log's end and sends its claim")
+            }
             Self::Failover { kept } => write!(out, "FAILOVER: the replica becomes the primary, with {kept} entries"),
             Self::Break { owner } => write!(out, "BREAK: owner {owner} loses its connection before the answer"),
             Self::Crash { owner } => write!(out, "CRASH of owner {owner}"),

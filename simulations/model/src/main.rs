@@ -3,6 +3,7 @@
 //! Ends with 0 where all is as it must be: the protocol as it is keeps every property and shows what it must, or a
 //! variant breaks the property that it must break. With 1 otherwise, and with 2 where it was asked for nonsense.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ struct Asked {
     /// Threads that search; with one, the run that is shown is the shortest, or nearly
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
-    /// Show the states in a browser, on this address of the loopback interface, until it is interrupted
+    /// Show the states of the first search in a browser, on this address of the loopback interface, until it is interrupted
     #[arg(long, value_name = "ADDR", value_parser = loopback)]
     explore: Option<SocketAddr>,
 }
@@ -83,31 +84,60 @@ impl Changed {
 
 fn main() -> ExitCode {
     let asked = Asked::parse();
-    let protocol = Protocol { variant: asked.variant, bounds: asked.changed.over(asked.bound.bounds()) };
-    println!("{} within {:?}", name(asked.variant), protocol.bounds);
-    if let Some(address) = asked.explore {
+    let bounds: Vec<Bounds> = asked.bound.searches().into_iter().map(|bounds| asked.changed.over(bounds)).collect();
+    if let (Some(address), Some(bounds)) = (asked.explore, bounds.first()) {
         println!("showing states on http://{address}");
-        protocol.checker().serve(address);
+        Protocol { variant: asked.variant, bounds: *bounds }.checker().serve(address);
         return ExitCode::SUCCESS;
     }
-    let must_break = asked.variant.breaks();
-    let mut told = Instant::now();
-    let found = match must_break {
-        Some(property) => search(protocol, &[property], asked.jobs.into(), |progress| tell(progress, &mut told)),
-        None => search(protocol, &ALWAYS, asked.jobs.into(), |progress| tell(progress, &mut told)),
-    };
-    println!(
-        "{} states, {} steps, depth {}, {:.1} s",
-        found.states,
-        found.steps,
-        found.depth,
-        found.took.as_secs_f64()
-    );
-    let good = match must_break {
-        Some(property) => broke(&found, property),
-        None => kept(&found),
+    let good = match asked.variant.breaks() {
+        Some(property) => bounds.into_iter().any(|bounds| breaks(&asked, bounds, property)),
+        None => keeps(&asked, bounds),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn breaks(asked: &Asked, bounds: Bounds, property: &'static str) -> bool {
+    let found = searched(asked, bounds, &[property]);
+    match found.runs.get(property) {
+        Some(run) => {
+            println!("as it must be, this breaks \"{property}\":");
+            show(run);
+        }
+        None => println!("NOT BROKEN, and it must be: {property}"),
+    }
+    found.runs.contains_key(property)
+}
+
+fn keeps(asked: &Asked, bounds: Vec<Bounds>) -> bool {
+    let mut seen = BTreeSet::new();
+    for bounds in bounds {
+        let found = searched(asked, bounds, &ALWAYS);
+        let broken = found.broken();
+        for property in &broken {
+            println!("BROKEN: {property}, by this:");
+            show(&found.runs[property]);
+        }
+        if !broken.is_empty() {
+            return false;
+        }
+        seen.extend(found.runs.into_keys());
+    }
+    ALWAYS.iter().for_each(|property| println!("holds   {property}"));
+    for property in SOMETIMES {
+        println!("{} {property}", if seen.contains(property) { "seen   " } else { "NOT SEEN" });
+    }
+    SOMETIMES.iter().all(|property| seen.contains(property))
+}
+
+fn searched(asked: &Asked, bounds: Bounds, until: &[&'static str]) -> Found {
+    println!("{} within {bounds:?}", name(asked.variant));
+    let mut told = Instant::now();
+    let protocol = Protocol { variant: asked.variant, bounds };
+    let found = search(protocol, until, asked.jobs.into(), |progress| tell(progress, &mut told));
+    let Found { states, steps, depth, took, .. } = found;
+    println!("  {states} states, {steps} steps, depth {depth}, {:.1} s: done", took.as_secs_f64());
+    found
 }
 
 fn tell(progress: Progress, told: &mut Instant) {
@@ -116,32 +146,6 @@ fn tell(progress: Progress, told: &mut Instant) {
         let Progress { states, steps, depth, took } = progress;
         println!("  {states} states, {steps} steps, depth {depth}, {:.0} s", took.as_secs_f64());
     }
-}
-
-fn broke(found: &Found, property: &str) -> bool {
-    match found.runs.get(property) {
-        Some(run) => {
-            println!("as it must be, this breaks \"{property}\":");
-            show(run);
-        }
-        None => println!("NOT FOUND: \"{property}\" holds, and must not"),
-    }
-    found.runs.contains_key(property)
-}
-
-fn kept(found: &Found) -> bool {
-    let broken = found.broken();
-    for property in ALWAYS {
-        println!("{} {property}", if broken.contains(&property) { "BROKEN" } else { "holds " });
-    }
-    for property in &broken {
-        println!("this breaks \"{property}\":");
-        show(&found.runs[property]);
-    }
-    for property in SOMETIMES {
-        println!("{} {property}", if found.runs.contains_key(property) { "seen  " } else { "UNSEEN" });
-    }
-    broken.is_empty() && SOMETIMES.iter().all(|property| found.runs.contains_key(property))
 }
 
 fn show(run: &Run) {

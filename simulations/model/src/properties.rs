@@ -23,15 +23,8 @@ pub const LOST: &str = "a failover has lost an entry that nobody was told of";
 pub const TAKEN_OVER: &str = "a turn is taken over in the middle of its answer";
 pub const WRITTEN_AFTER_ALL: &str = "an append of unknown outcome was written after all";
 
-pub const ALWAYS: [&str; 7] = [
-    ONE_WRITER,
-    GAPLESS,
-    ACKNOWLEDGED_STAYS,
-    ONE_TURN_PER_KEY,
-    CALLED_ON_RECORD,
-    SHOWN_STAYS,
-    COMES_TO_AN_END,
-];
+pub const ALWAYS: [&str; 7] =
+    [ONE_WRITER, GAPLESS, ACKNOWLEDGED_STAYS, ONE_TURN_PER_KEY, CALLED_ON_RECORD, SHOWN_STAYS, COMES_TO_AN_END];
 pub const SOMETIMES: [&str; 4] = [FENCED, LOST, TAKEN_OVER, WRITTEN_AFTER_ALL];
 
 pub fn all() -> Vec<Property<Protocol>> {
@@ -76,7 +69,8 @@ fn acknowledged_stays(world: &World) -> bool {
 
 fn one_turn_per_key(world: &World) -> bool {
     (0..world.clients.len()).all(|client| {
-        let accepts = |entry: &&Entry| matches!(entry.event, Event::TurnAccepted { key, .. } if usize::from(key) == client);
+        let accepts =
+            |entry: &&Entry| matches!(entry.event, Event::TurnAccepted { key, .. } if usize::from(key) == client);
         world.store.log.iter().filter(accepts).count() <= 1
     })
 }

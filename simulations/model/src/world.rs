@@ -38,28 +38,51 @@ pub enum Action {
     /// A new owner reads the log's end and sends its claim, since nobody is alive.
     Activate,
     /// The owner reads the log's end and sends another claim: the one before was not written.
-    ClaimAgain { owner: Token },
+    ClaimAgain {
+        owner: Token,
+    },
     /// The owner reads the log behind its claim, shows what it found, and serves.
-    Serve { owner: Token },
-    Submit { owner: Token, key: Key },
+    Serve {
+        owner: Token,
+    },
+    Submit {
+        owner: Token,
+        key: Key,
+    },
     /// The owner sends the next entry of the open turn.
-    Write { owner: Token },
+    Write {
+        owner: Token,
+    },
     /// A request reaches the primary, which writes or refuses it.
     Arrive(Request),
     /// The owner hears that its entry is durable.
-    Acknowledge { owner: Token },
+    Acknowledge {
+        owner: Token,
+    },
     /// The owner reads the log's end, since it does not know whether its entry was written.
-    ReadEnd { owner: Token },
-    SendAgain { owner: Token },
+    ReadEnd {
+        owner: Token,
+    },
+    SendAgain {
+        owner: Token,
+    },
     /// The owner is not the newest and does not know it, has nothing to do, and makes room.
-    Passivate { owner: Token },
+    Passivate {
+        owner: Token,
+    },
     /// As `Activate`, though an owner is alive: the new one does not know it, or cannot reach it.
     Steal,
     /// The replica becomes the primary; it has so many entries.
-    Failover { kept: usize },
+    Failover {
+        kept: usize,
+    },
     /// The owner's connection to the primary is lost while an answer is due, and made again.
-    Break { owner: Token },
-    Crash { owner: Token },
+    Break {
+        owner: Token,
+    },
+    Crash {
+        owner: Token,
+    },
 }
 
 impl World {

@@ -13,7 +13,7 @@ use klatch_model::world::World;
 use stateright::Model;
 
 fn small() -> Bounds {
-    Bound::Small.bounds()
+    Bound::small()
 }
 
 fn searched(variant: Variant, bounds: Bounds, until: &[&'static str]) -> Found {

@@ -71,6 +71,7 @@ pub mod bounds;
 pub mod client;
 mod display;
 pub mod owner;
+mod possible;
 pub mod properties;
 pub mod search;
 pub mod store;

@@ -25,6 +25,9 @@ const EXPIRED_MAX: Duration = Duration::from_secs(60);
 /// are there for a moment.
 const ALL_PASSIVATED_AFTER: Duration = Duration::from_secs(60);
 
+/// Not in step with what nodes do several times a second, or one of them would be at it at each look.
+const BETWEEN_BEATS: Duration = Duration::from_millis(1_013);
+
 /// A turn of a conversation that nothing is wrong with takes no longer.
 const TURN_MAX: Duration = Duration::from_secs(60);
 
@@ -94,7 +97,7 @@ pub async fn promises_are_kept(shared: &Arc<Shared>, nodes: &Nodes) {
 pub async fn nothing_is_left_over(shared: &Shared, nodes: &Nodes, tasks_at_first: usize) {
     let until = shared.elapsed() + shared.plan.limits.idle_after * 2 + ALL_PASSIVATED_AFTER;
     loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(BETWEEN_BEATS).await;
         let mut active = 0;
         for handle in nodes.all_handles() {
             let Some(status) = handle.status().await else { return shared.fail("a node has no gateway at the end") };

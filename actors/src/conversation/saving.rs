@@ -85,7 +85,8 @@ impl<R> Serving<R> {
         for (turn, mark) in done.marks {
             self.shown.insert(turn, mark);
         }
-        if self.state.deleted {
+        // Not as soon as it is asked for: until then its turns are open in the log.
+        if done.entry.events.contains(&Event::Deleted) {
             self.shown.clear();
         }
         self.pay(done.owed);

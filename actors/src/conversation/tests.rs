@@ -696,6 +696,21 @@ fn a_deleted_conversation_ends_what_runs_and_leaves_nothing() {
 }
 
 #[test]
+fn a_deletion_that_is_not_saved_leaves_its_turn_unfinished() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         saved               -> call 0#1
+         say 0 hello         -> append 1-2 delta0:hello
+         delete x            -> stop call
+         saved               -> release 1, due append 1-3 deleted
+         down                -> x: unavailable, b: lost, stop call, give up unfinished",
+    );
+}
+
+#[test]
 fn what_is_open_elsewhere_is_left_there_until_its_owner_is_gone() {
     check_shared(
         "submit a slow one   ->

@@ -143,6 +143,14 @@ impl Kind {
 fn replay(plan: Plan, planted: Option<Planted>, trace: bool) -> ExitCode {
     quiet_about_simulated_panics();
     end_what_stands_still(plan.seed);
+    if trace {
+        // What the nodes themselves say, between the lines of the trace.
+        tracing_subscriber::fmt()
+            .without_time()
+            .with_ansi(false)
+            .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+            .init();
+    }
     println!("plan {plan:?}");
     let outcome = life::live(plan, planted, trace);
     let counts: Vec<String> = outcome.counts.iter().map(|(what, count)| format!("{what}={count}")).collect();

@@ -129,6 +129,7 @@ impl Nodes {
         });
         let peers = SimulatedPeers { shared: shared.clone(), board: self.board.clone(), line: line.clone(), me };
         let store = SimulatedStore {
+            who: id.to_string().into(),
             shared: shared.clone(),
             dice: shared.dice(&format!("store of {id}")),
             redis: self.redis.clone(),

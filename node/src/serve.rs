@@ -112,7 +112,7 @@ async fn listen(config: &Config) -> anyhow::Result<Listeners> {
     Ok(Listeners {
         http: reserve("http_addr", config.http_addr).await?,
         ops: reserve("ops_addr", config.ops_addr).await?,
-        cluster: match config.cluster.addr(config.shares_store()) {
+        cluster: match config.cluster_addr() {
             Some(address) => Some(reserve("cluster.addr", address).await?),
             None => None,
         },

@@ -13,7 +13,7 @@ import pytest
 from render import KUBERNETES, ROOT, render
 
 OVERLAYS = ["dev", "prod"]
-COMPONENTS = ["monitoring", "hpa", "gateway", "keda"]
+COMPONENTS = ["monitoring", "hpa", "gateway", "keda", "auth"]
 VERSIONS = ["1.31", "1.34", "1.37"]
 BUILDS = [(overlay,) for overlay in OVERLAYS] + [(overlay, one) for overlay in OVERLAYS for one in COMPONENTS]
 # How long after a probe's answer the last proxy of the cluster has heard of it.
@@ -195,6 +195,17 @@ def test_a_node_that_stops_outlasts_what_the_edge_believes_of_it(objects):
     assert lag > noticed + PROPAGATION_SECONDS
 
 
+def test_signing_in_has_pods_of_its_own_where_that_is_wanted(objects):
+    server = re.search(r"^server ([\w-]+):8080;", edge_file(objects, "upstreams-auth.conf"), re.M)[1]
+    pods = [one for one in of_kind(objects, "Deployment") if one["metadata"]["name"] == "klatch-auth"]
+    assert server == ("klatch-auth" if pods else "klatch")
+    selector = named(objects, "Service", server)["spec"]["selector"].items()
+    workload = pods[0] if pods else named(objects, "StatefulSet", "klatch")
+    assert selector <= workload["spec"]["template"]["metadata"]["labels"].items()
+    role = environment(objects, pod(workload)["containers"][0]).get("KLATCH_ROLE", "all")
+    assert role == ("auth" if pods else "all")
+
+
 def test_an_edge_that_stops_has_time_for_its_streams(objects):
     spec = pod(named(objects, "Deployment", "klatch-edge"))
     wait = int(spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
@@ -229,9 +240,9 @@ def test_the_edge_has_every_file_of_nginx(objects):
     volumes = pod(named(objects, "Deployment", "klatch-edge"))["volumes"]
     items = next(volume["configMap"]["items"] for volume in volumes if volume["name"] == "config")
     there = {str(path.relative_to(ROOT / "nginx")) for path in (ROOT / "nginx").rglob("*.conf")}
-    assert {item["path"] for item in items} == there
+    assert {item["path"] for item in items} == there | {"upstreams-auth.conf"}
     for item in items:
-        if item["path"] != "upstreams.conf":
+        if not item["path"].startswith("upstreams"):
             assert edge_file(objects, item["key"]) == (ROOT / "nginx" / item["path"]).read_text()
 
 

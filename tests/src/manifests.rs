@@ -28,14 +28,21 @@ impl Manifests {
         Ok(Self(serde_json::from_str(&text)?))
     }
 
-    /// Its spec, or its data.
     fn object(&self, kind: &str, name: &str) -> anyhow::Result<&Value> {
         let is = |it: &&Value| it["kind"] == kind && it["metadata"]["name"] == name;
         self.0.iter().find(is).with_context(|| format!("there is no {kind} {name}"))
     }
 
     pub fn set(&self, name: &str) -> anyhow::Result<Set<'_>> {
-        let object = self.object("StatefulSet", name)?;
+        self.workload("StatefulSet", name)
+    }
+
+    pub fn has(&self, kind: &str, name: &str) -> bool {
+        self.object(kind, name).is_ok()
+    }
+
+    pub fn workload(&self, kind: &str, name: &str) -> anyhow::Result<Set<'_>> {
+        let object = self.object(kind, name)?;
         let pod = &object["spec"]["template"]["spec"];
         let containers = pod["containers"].as_array().context("a pod has containers")?;
         let [container] = &containers[..] else { bail!("{name} has {} containers and not one", containers.len()) };

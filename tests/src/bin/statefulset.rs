@@ -42,6 +42,8 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 const SET: &str = "klatch";
+/// There with the component `auth` only.
+const SIGNS_IN: &str = "klatch-auth";
 /// All pods that there are in a run: three, one again, two more.
 const PODS: usize = 6;
 /// From a pod's start until others find its name: Kubernetes' own way takes a second or two.
@@ -80,12 +82,17 @@ fn main() -> anyhow::Result<ExitCode> {
 /// The program takes the configuration, and a stop that takes as long as can be ends before the pod is killed.
 fn adds_up(path: &str) -> anyhow::Result<()> {
     let manifests = Manifests::read(Path::new(path))?;
-    let set = manifests.set(SET)?;
-    let config = config_of(&set)?;
-    let grace = set.pod["terminationGracePeriodSeconds"].as_u64().context("the pod has a grace period")?;
-    let stop = longest_stop(&config);
-    ensure!(Duration::from_secs(grace) >= stop, "{path}: a stop may take {stop:?}, and is given {grace} s");
-    println!("{path}: a stop takes {:.1} s at the most, and is given {grace} s", stop.as_secs_f64());
+    for (kind, name) in [("StatefulSet", SET), ("Deployment", SIGNS_IN)] {
+        if kind == "Deployment" && !manifests.has(kind, name) {
+            continue;
+        }
+        let workload = manifests.workload(kind, name)?;
+        let config = config_of(&workload)?;
+        let grace = workload.pod["terminationGracePeriodSeconds"].as_u64().context("the pod has a grace period")?;
+        let stop = longest_stop(&config);
+        ensure!(Duration::from_secs(grace) >= stop, "{path}: {name}: a stop may take {stop:?}, and is given {grace} s");
+        println!("{path}: a stop of {name} takes {:.1} s at the most, and is given {grace} s", stop.as_secs_f64());
+    }
     Ok(())
 }
 

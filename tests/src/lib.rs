@@ -3,6 +3,7 @@
 pub mod balancer;
 pub mod client;
 pub mod cluster;
+pub mod container;
 pub mod failover;
 pub mod faulty_proxy;
 pub mod history;

@@ -41,6 +41,12 @@ const OPS_CONNECTIONS_MAX: usize = 64;
 /// Events of the drain that wait: each of its steps has at most one, and a person can press Ctrl-C.
 const EVENTS_WAITING_MAX: usize = 16;
 
+/// How long a stop lasts at the most, with all its waits; whoever kills a node that stops must give it longer.
+pub fn longest_stop(config: &Config) -> Duration {
+    let hand_off = HAND_OFF_LEAST + HAND_OFF_LEAST;
+    config.drain_lag() + LINGER + config.drain_timeout + hand_off + FLUSH_MAX
+}
+
 type HandOff = Box<dyn FnOnce(Duration) -> BoxFuture<'static, ()> + Send>;
 type Flush = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
@@ -106,7 +112,7 @@ async fn listen(config: &Config) -> anyhow::Result<Listeners> {
     Ok(Listeners {
         http: reserve("http_addr", config.http_addr).await?,
         ops: reserve("ops_addr", config.ops_addr).await?,
-        cluster: match config.cluster.addr(config.shares_store()) {
+        cluster: match config.cluster_addr() {
             Some(address) => Some(reserve("cluster.addr", address).await?),
             None => None,
         },

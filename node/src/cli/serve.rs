@@ -27,6 +27,9 @@ pub(super) struct ServeArgs {
     /// Metrics, probes and cluster state; keep it inside [default: 127.0.0.1:9090]
     #[arg(long, value_name = "IP:PORT")]
     ops_addr: Option<String>,
+    /// `all`, or `auth` for a process that only signs in and out [default: all]
+    #[arg(long, value_name = "ROLE")]
+    role: Option<String>,
     /// How long a stopping node goes on accepting, until balancers notice [default: 0s on loopback, else 25s]
     #[arg(long, value_name = "DURATION")]
     drain_lag: Option<String>,
@@ -127,6 +130,7 @@ impl ServeArgs {
             ("node-name", &self.node_name),
             ("http-addr", &self.http_addr),
             ("ops-addr", &self.ops_addr),
+            ("role", &self.role),
             ("drain-lag", &self.drain_lag),
             ("drain-timeout", &self.drain_timeout),
             ("log-format", &self.log_format),

@@ -17,6 +17,7 @@ pub const OPTIONS: &[(&str, &[&str])] = &[
     ("http-addr", &["http_addr"]),
     ("ops-addr", &["ops_addr"]),
     ("store", &["store"]),
+    ("role", &["role"]),
     ("drain-lag", &["drain_lag"]),
     ("drain-timeout", &["drain_timeout"]),
     ("log-format", &["log", "format"]),

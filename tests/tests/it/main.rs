@@ -1,5 +1,6 @@
 //! Whole programs, and what holds for the whole source. One binary, so that it links once.
 
+mod auth_role;
 mod cluster;
 mod exactly_once;
 mod failover;

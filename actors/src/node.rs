@@ -26,7 +26,6 @@ use crate::membership::view::{Member, View};
 use crate::membership::views::Views;
 use crate::membership::views::memory::MemoryViews;
 use crate::membership::{Arguments as MembershipArguments, MembershipActor, MembershipMessage};
-use crate::metrics;
 use crate::peers::{NoPeers, PeerId, Peers, Serve};
 use crate::reader::Reader;
 use crate::request::{Answer, Refusal, Request};
@@ -437,7 +436,6 @@ async fn expire(handle: Handle, store: Arc<dyn Store>) {
     let mut ticks = tokio::time::interval(EXPIRY_EVERY);
     loop {
         ticks.tick().await;
-        metrics::open_turns(handle.open_turns());
         if let Err(error) = expire_due(&handle, &*store).await {
             tracing::warn!(%error, "expired conversations could not be looked for");
         }

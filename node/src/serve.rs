@@ -222,8 +222,16 @@ impl Node {
     fn leave_balancers(&self) {
         self.readiness.send_replace(Readiness::Draining);
         metrics::gauge!(telemetry::DRAINING).set(1.0);
+        let gone_by = SystemTime::now() + self.drain_longest();
+        let gone_by = gone_by.duration_since(UNIX_EPOCH).unwrap_or_default();
+        metrics::gauge!(telemetry::DRAIN_DEADLINE).set(gone_by.as_secs_f64());
         (self.leave)();
         self.http.close_connections_with_their_answers();
+    }
+
+    /// Each step with all the time that it may take.
+    fn drain_longest(&self) -> Duration {
+        self.drain_lag + LINGER + self.drain_timeout.max(HAND_OFF_LEAST) + HAND_OFF_LEAST + HAND_OFF_LEAST + FLUSH_MAX
     }
 
     fn start(&mut self, wait: Wait, events: &mpsc::Sender<Event>) {

@@ -369,6 +369,14 @@ impl<R> Conversation<R> {
         }
     }
 
+    /// When the oldest open turn was accepted, in ms since 1970.
+    pub fn oldest_turn_ms(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Serving(serving) => serving.state.open.front().map(|turn| turn.accepted.at_ms),
+            Phase::Activating { .. } | Phase::Fenced => None,
+        }
+    }
+
     fn activating(
         &mut self,
         now_ms: u64,

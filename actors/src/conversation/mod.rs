@@ -86,6 +86,13 @@ impl Surroundings {
     pub fn me(&self) -> PeerId {
         PeerId { name: self.node.clone(), incarnation: self.incarnation.load(Ordering::SeqCst) }
     }
+
+    /// For the metrics: how many turns are open, and for how long the oldest of them.
+    pub fn tell_load(&self) {
+        metrics::open_turns(self.load.open_turns());
+        let oldest_ms = self.load.oldest_turn_ms();
+        metrics::oldest_turn(oldest_ms.map(|since_ms| (self.clock)().saturating_sub(since_ms)));
+    }
 }
 
 pub struct ConversationActor;
@@ -105,6 +112,8 @@ pub struct State {
     core: Conversation<Reply>,
     fixed: Fixed,
     open_turns: usize,
+    /// When the oldest of them was accepted.
+    oldest_turn_ms: Option<u64>,
     bytes: usize,
     tasks: JoinSet<()>,
     call: Option<Call>,
@@ -120,6 +129,7 @@ struct Call {
 impl Drop for State {
     fn drop(&mut self) {
         self.surroundings.load.turns_changed(self.open_turns, 0);
+        self.surroundings.load.oldest_turn_changed(self.oldest_turn_ms, None);
         self.surroundings.load.bytes_changed(self.bytes, 0);
     }
 }
@@ -146,7 +156,18 @@ impl Actor for ConversationActor {
         };
         let core = Conversation::new(fixed.clone());
         let (tasks, call) = (JoinSet::new(), None);
-        let mut state = State { conversation, surroundings, shard, core, fixed, open_turns: 0, bytes: 0, tasks, call };
+        let mut state = State {
+            conversation,
+            surroundings,
+            shard,
+            core,
+            fixed,
+            open_turns: 0,
+            oldest_turn_ms: None,
+            bytes: 0,
+            tasks,
+            call,
+        };
         if state.surroundings.shared {
             state.look(&myself);
         } else {
@@ -192,6 +213,9 @@ impl State {
         let open_turns = self.core.open_turns();
         self.surroundings.load.turns_changed(self.open_turns, open_turns);
         self.open_turns = open_turns;
+        let oldest_turn_ms = self.core.oldest_turn_ms();
+        self.surroundings.load.oldest_turn_changed(self.oldest_turn_ms, oldest_turn_ms);
+        self.oldest_turn_ms = oldest_turn_ms;
         let bytes = self.core.bytes();
         self.surroundings.load.bytes_changed(self.bytes, bytes);
         self.bytes = bytes;

@@ -47,12 +47,13 @@ pub(super) async fn watched(myself: Me, task: impl Future<Output = ()>) {
 
 /// `looked`: how the log ended when it was found free. Whoever has claimed it since is alive, and is waited for.
 pub(super) async fn activate(myself: Me, surroundings: Arc<Surroundings>, fixed: Fixed, looked: Option<LogEnd>) {
+    let begun = Instant::now();
     let found = match claim(&*surroundings.store, &fixed, (surroundings.clock)(), looked).await {
         Ok(Some(found)) => Ok(found),
         Ok(None) => return look(myself, surroundings, fixed.conversation, fixed.incarnation).await,
         Err(error) => Err(error),
     };
-    metrics::activated(&found);
+    metrics::activated(&found, begun.elapsed());
     report(
         &myself,
         match found {

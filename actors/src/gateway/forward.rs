@@ -10,6 +10,7 @@ use klatch_protocol::{ConversationId, envelope};
 use ractor::ActorRef;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::GatewayMessage;
 use super::decide::Asked;
@@ -137,6 +138,7 @@ pub(super) async fn forward(
     asked: Asked<Reply>,
 ) {
     let Asked { conversation, request, reply, hops, relayed, .. } = asked;
+    let (begun, kind) = (Instant::now(), metrics::kind(&request));
     let mut forwarded = Forwarded { view, hops, conversation, request, direct: None, relayed };
     let mut answer = send(&*peers, &behind, to.clone(), &forwarded).await;
     for relay in relays {
@@ -146,7 +148,7 @@ pub(super) async fn forward(
         forwarded = Forwarded { direct: Some(to.clone()), relayed: true, ..forwarded };
         answer = send(&*peers, &behind, relay, &forwarded).await;
     }
-    metrics::forwarded(&answer);
+    metrics::forwarded(kind, &answer, begun.elapsed());
     if let Some(reply) = reply {
         // Who asked may have gone away.
         let _ = reply.send(answer);

@@ -107,7 +107,10 @@ impl Actor for GatewayActor {
                 let _ = reply.send(());
                 Input::DropAll
             }
-            GatewayMessage::Tick => Input::Tick,
+            GatewayMessage::Tick => {
+                state.arguments.surroundings.tell_load();
+                Input::Tick
+            }
             GatewayMessage::Status(reply) => {
                 // Who asked may have gone away.
                 let _ = reply.send(state.status());

@@ -24,6 +24,9 @@ pub fn describe() {
     describe_gauge!(STREAMS_OPEN, "Streams of responses that clients are reading");
     describe_counter!(STREAMS_CUT_TOTAL, "Streams ended before their turn, because no owner could be reached in time");
     describe_histogram!(FIRST_TOKEN_SECONDS, Unit::Seconds, "From a streamed request to its first piece of output");
+    // A counter that appears with its first event hides that event.
+    counter!(STREAMS_CUT_TOTAL).increment(0);
+    gauge!(STREAMS_OPEN).set(0.0);
 }
 
 pub fn answered(route: &str, method: &axum::http::Method, status: u16, after: Duration) {

@@ -125,6 +125,10 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     metrics::gauge!(DRAINING).set(0.0);
     metrics::gauge!(DRAIN_DEADLINE).set(0.0);
+    // A counter that appears with its first event hides that event.
+    for port in ["http", "ops"] {
+        metrics::counter!(CONNECTIONS_REFUSED, "port" => port).increment(0);
+    }
     Ok(handle)
 }
 

@@ -30,6 +30,7 @@ use crate::peers::ClusterOptions;
 use crate::responders::ResponderOptions;
 use crate::stores::redis::{self, Address, RedisOptions};
 use crate::telemetry::LogOptions;
+use crate::traces::TelemetryOptions;
 
 const DATA_FOLDER: &str = "./klatch-data";
 
@@ -66,6 +67,7 @@ pub struct Config {
     /// What answers, by the name that requests give as `model`. `eliza` and `echo` are there unless named here.
     pub responder: Vec<ResponderOptions>,
     pub log: LogOptions,
+    pub telemetry: TelemetryOptions,
     pub cluster: ClusterOptions,
     pub auth: AuthOptions,
     pub limits: LimitOptions,
@@ -85,6 +87,7 @@ impl Default for Config {
             trust_forwarded_for: false,
             responder: Vec::new(),
             log: LogOptions::default(),
+            telemetry: TelemetryOptions::default(),
             cluster: ClusterOptions::default(),
             auth: AuthOptions::default(),
             limits: LimitOptions::default(),
@@ -175,6 +178,7 @@ impl Config {
             return Err(ConfigRefused::new("ops_addr", "is http_addr too: the two need a port each"));
         }
         self.log.refuse_contradictions()?;
+        self.telemetry.refuse_contradictions()?;
         self.cluster.refuse_contradictions(self.shares_store(), self.store.starts_with("file:"))?;
         self.auth.check()?;
         self.limits.refuse_contradictions()?;

@@ -26,7 +26,7 @@ pub use banner::Invocation;
 
 use crate::config::{self, Config};
 use crate::ops::{self, MembersSource, Ops, Readiness, StatusSource};
-use crate::telemetry;
+use crate::{telemetry, traces};
 use drain::{Drain, Effect, Event, Wait};
 use listener::Port;
 
@@ -73,6 +73,7 @@ struct Listeners {
 /// Runs the node until it is told to stop. Answers the program's exit code.
 pub async fn run(config: Config, invocation: Invocation) -> anyhow::Result<u8> {
     telemetry::start_logs(&config.log)?;
+    traces::start(&config.telemetry, &config.node_name)?;
     let metrics = telemetry::start_metrics()?;
     tokio::spawn(telemetry::upkeep(metrics.clone()));
     let incarnation = incarnation();
@@ -99,7 +100,9 @@ pub async fn run(config: Config, invocation: Invocation) -> anyhow::Result<u8> {
     invocation.greet(&config, node.http.address(), node.ops.address(), without_accounts);
     let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
     tokio::spawn(signals.tell(events.clone(), node.reload.clone()));
-    Ok(node.until_ended(events, received).await)
+    let code = node.until_ended(events, received).await;
+    traces::finish().await;
+    Ok(code)
 }
 
 async fn listen(config: &Config) -> anyhow::Result<Listeners> {

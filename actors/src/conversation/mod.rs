@@ -32,6 +32,7 @@ use crate::request::{Answer, Refusal, Request};
 use crate::responder::Responders;
 use crate::shard::ShardMessage;
 use crate::store::{LogEnd, Store};
+use crate::trace::Traced;
 use decide::{Conversation, Effect, Fixed, GivenUp, Input};
 
 /// Why it stops, for its shard, where that matters. Travels with the end itself: a message of its own could come
@@ -40,7 +41,23 @@ pub const NOT_ACTIVATED: &str = "not activated";
 pub const UNFINISHED: &str = "unfinished";
 
 /// Where an answer goes. Dropped without one, it tells the asker that the conversation crashed.
-pub type Reply = oneshot::Sender<Result<Answer, Refusal>>;
+pub struct Reply {
+    to: oneshot::Sender<Result<Answer, Refusal>>,
+    /// What the request is a part of.
+    pub traced: Traced,
+}
+
+impl Reply {
+    pub fn new(traced: Traced) -> (Self, oneshot::Receiver<Result<Answer, Refusal>>) {
+        let (to, answer) = oneshot::channel();
+        (Self { to, traced }, answer)
+    }
+
+    /// Gives the answer back where nobody waits for it any more.
+    pub fn send(self, answer: Result<Answer, Refusal>) -> Result<(), Result<Answer, Refusal>> {
+        self.to.send(answer)
+    }
+}
 
 /// `now` in ms since 1970, for display and retention.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -115,6 +132,8 @@ pub struct State {
     /// When the oldest of them was accepted.
     oldest_turn_ms: Option<u64>,
     bytes: usize,
+    /// Until it serves, of the trace of the last turn that waits for that.
+    activation: Traced,
     tasks: JoinSet<()>,
     call: Option<Call>,
 }
@@ -164,6 +183,7 @@ impl Actor for ConversationActor {
             fixed,
             open_turns: 0,
             oldest_turn_ms: None,
+            activation: Traced::default(),
             bytes: 0,
             tasks,
             call,
@@ -186,7 +206,14 @@ impl Actor for ConversationActor {
             ConversationMessage::Ask(request, reply) => {
                 let Surroundings { load, limits, .. } = &*state.surroundings;
                 let admitted = load.open_turns() < limits.turns_in_flight && load.bytes() / 2 < limits.active_bytes;
-                Input::Asked { request, reply, admitted }
+                let traced = match (&request, &reply) {
+                    (Request::Submit(_), Some(reply)) => reply.traced.child("turn"),
+                    _ => Traced::default(),
+                };
+                if !traced.is_none() && state.core.is_activating() {
+                    state.activation = traced.child("activate");
+                }
+                Input::Asked { request, reply, admitted, traced }
             }
             ConversationMessage::Close => Input::Close,
             ConversationMessage::Happened(input) => input,
@@ -210,6 +237,9 @@ impl State {
                 }
             }
         }
+        if !self.core.is_activating() {
+            self.activation = Traced::default();
+        }
         let open_turns = self.core.open_turns();
         self.surroundings.load.turns_changed(self.open_turns, open_turns);
         self.open_turns = open_turns;
@@ -226,9 +256,11 @@ impl State {
         let (myself, store, conversation) = (myself.clone(), self.surroundings.store.clone(), self.conversation);
         match effect {
             Effect::Claim(looked) => self.claim(&myself, looked),
-            Effect::Append { entry, rows } => {
-                self.tasks
-                    .spawn(tasks::watched(myself.clone(), tasks::append(myself, store, conversation, entry, rows)));
+            Effect::Append { entry, rows, traced } => {
+                self.tasks.spawn(tasks::watched(
+                    myself.clone(),
+                    tasks::append(myself, store, conversation, entry, rows, traced),
+                ));
             }
             Effect::Write(row) => {
                 // On its own, so that it outlives a conversation that is about to stop.
@@ -255,6 +287,7 @@ impl State {
             Effect::Call(ask) => self.call(&myself, *ask),
             Effect::AnswerAtOnce(ask) => {
                 let responder = self.surroundings.responders.get(&*ask.model);
+                let _span = ask.traced.child("respond");
                 let said = responder.map(|responder| responder.answer(&ask)).unwrap_or_default();
                 return Some(Input::AnsweredAtOnce { turn: ask.turn, said });
             }
@@ -293,14 +326,17 @@ impl State {
         None
     }
 
-    fn call(&mut self, myself: &ActorRef<ConversationMessage>, ask: crate::responder::Ask) {
+    fn call(&mut self, myself: &ActorRef<ConversationMessage>, mut ask: crate::responder::Ask) {
         let Some(responder) = self.surroundings.responders.get(&*ask.model) else { return };
         let room = Arc::new(Semaphore::new(self.surroundings.limits.unsaved_pieces));
         let (turn, attempt) = (ask.turn, ask.attempt);
+        // What the responder does in its turn is a part of this; it is over with the last word.
+        let span = ask.traced.child("respond");
+        ask.traced = span.clone();
         // Asked here and not in the task: a responder that panics on being asked takes the conversation with it, which
         // is counted against the turn.
         let said = responder.respond(ask);
-        let task = self.tasks.spawn(tasks::listen(myself.clone(), said, room.clone(), turn, attempt));
+        let task = self.tasks.spawn(tasks::listen(myself.clone(), said, room.clone(), turn, attempt, span));
         self.call = Some(Call { task, room });
     }
 

@@ -77,7 +77,7 @@ impl Actor for MembershipActor {
             incarnation: me.incarnation,
             address: arguments.address.clone(),
             status: MemberStatus::Joining,
-            format: envelope::VERSION,
+            format: envelope::READS,
         };
         let core = Membership::new(me.name.to_string(), row);
         myself.send_interval(Duration::from_millis(BEAT_EVERY_MS), || MembershipMessage::Tick);

@@ -29,12 +29,16 @@ pub fn describe() {
     gauge!(STREAMS_OPEN).set(0.0);
 }
 
-pub fn answered(route: &str, method: &axum::http::Method, status: u16, after: Duration) {
-    let method = match method.as_str() {
+/// Of few values, whatever a client sends.
+pub fn known(method: &axum::http::Method) -> &str {
+    match method.as_str() {
         known @ ("GET" | "POST" | "DELETE" | "HEAD" | "PUT" | "PATCH" | "OPTIONS") => known,
         _ => METHOD_OTHER,
-    };
-    let (route, method) = (route.to_owned(), method.to_owned());
+    }
+}
+
+pub fn answered(route: &str, method: &axum::http::Method, status: u16, after: Duration) {
+    let (route, method) = (route.to_owned(), known(method).to_owned());
     counter!(REQUESTS_TOTAL, ROUTE => route.clone(), METHOD => method.clone(), STATUS => status.to_string())
         .increment(1);
     histogram!(REQUEST_DURATION_SECONDS, ROUTE => route, METHOD => method).record(after);

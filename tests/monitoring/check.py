@@ -157,10 +157,11 @@ def nothing_fires_but_the_watchdog(stack):
 def a_dead_node_reaches_its_receiver(stack):
     until("the watchdog arrives", lambda: any(path == "/watchdog" for path, _ in stack.alerts))
     dead = NODES[2]
-    # Its open turns go on with other nodes, which take their conversations over.
-    with stack.loaded("--duration", "30s", "--connections", 16, "--model", "slow", "--stream", "--any-text", "--retry"):
-        until("it has open turns", lambda: re.search(r"^klatch_turns_open [1-9]", get(f"{stack.ops(dead)}/metrics"), re.M))
+    # Its conversations go on with other nodes, which take them over.
+    with stack.loaded("--duration", "5m", "--connections", 16, "--model", "slow", "--stream", "--any-text", "--retry"):
+        until("all nodes have conversations", lambda: re.search(r"s: [1-9]\d* turns", stack.log("load")))
         stack.kill(dead)
+        until("others took its conversations over", lambda: stack.query('sum(klatch_activations_total{result="claimed"}) > 0'))
 
     def told(status):
         alerts = [(path, alert) for path, alert in stack.alerts if alert["labels"]["alertname"] == "KlatchNodeDown"]

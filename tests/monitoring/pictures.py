@@ -25,6 +25,8 @@ SCALES = {"s": ("s", 1), "percentunit": ("%", 100), "bytes": ("MiB", 2**-20), "B
 
 def draw(stack, folder):
     folder.mkdir(parents=True, exist_ok=True)
+    # One moment for all, so that what is stacked stands at the same times.
+    stack.drawn_at = time.time()
     for name in DRAWN:
         board = json.loads((SHIPPED / f"grafana/dashboards/{name}.json").read_text())
         picture(stack, board, folder / f"{name}.png")
@@ -53,7 +55,7 @@ def picture(stack, board, path):
 def series(stack, target):
     """(legend, times, values) of each."""
     expression = target["expr"].replace("$instance", ".*").replace("$__rate_interval", "15s")
-    end = time.time()
+    end = stack.drawn_at
     answer = get(f"{stack.prometheus}/api/v1/query_range", query=expression, start=end - MINUTES_SHOWN * 60, end=end, step=STEP_SECONDS)
     for one in json.loads(answer)["data"]["result"]:
         legend = re.sub(r"\{\{(\w+)\}\}", lambda match: one["metric"].get(match[1], ""), target["legendFormat"])

@@ -30,6 +30,7 @@ use crate::peers::ClusterOptions;
 use crate::responders::ResponderOptions;
 use crate::stores::redis::{self, Address, RedisOptions};
 use crate::telemetry::LogOptions;
+use crate::traces::TelemetryOptions;
 
 const DATA_FOLDER: &str = "./klatch-data";
 
@@ -69,6 +70,7 @@ pub struct Config {
     /// What answers, by the name that requests give as `model`. `eliza` and `echo` are there unless named here.
     pub responder: Vec<ResponderOptions>,
     pub log: LogOptions,
+    pub telemetry: TelemetryOptions,
     pub cluster: ClusterOptions,
     pub auth: AuthOptions,
     pub limits: LimitOptions,
@@ -89,6 +91,7 @@ impl Default for Config {
             trust_forwarded_for: false,
             responder: Vec::new(),
             log: LogOptions::default(),
+            telemetry: TelemetryOptions::default(),
             cluster: ClusterOptions::default(),
             auth: AuthOptions::default(),
             limits: LimitOptions::default(),
@@ -203,6 +206,7 @@ impl Config {
             }
             Role::Auth => {}
         }
+        self.telemetry.refuse_contradictions()?;
         self.auth.check()?;
         self.limits.refuse_contradictions()?;
         self.retention.refuse_contradictions()?;

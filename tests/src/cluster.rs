@@ -204,7 +204,11 @@ impl ClusterProcesses {
             };
             (it.node.as_str().into(), Member { incarnation: it.incarnation, status, address: it.address })
         };
-        Ok(Placement(View { number: shown.view, members: shown.members.into_iter().map(member).collect() }))
+        Ok(Placement(View {
+            number: shown.view,
+            members: shown.members.into_iter().map(member).collect(),
+            ..View::default()
+        }))
     }
 
     /// So many new conversations that this node owns.

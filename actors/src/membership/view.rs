@@ -14,6 +14,8 @@ use crate::peers::{PeerAddress, PeerId};
 pub struct View {
     /// Rises with every change.
     pub number: u64,
+    /// The newest envelope format that all members read; 0 where there are none.
+    pub format: u8,
     /// By name.
     pub members: BTreeMap<Arc<str>, Member>,
 }
@@ -31,7 +33,8 @@ impl View {
             let Row { incarnation, status, address, .. } = row.clone();
             (Arc::from(name.as_str()), Member { incarnation, status, address })
         };
-        Self { number: table.number, members: table.rows.iter().map(member).collect() }
+        let format = table.rows.values().map(|row| row.format).min().unwrap_or_default();
+        Self { number: table.number, format, members: table.rows.iter().map(member).collect() }
     }
 
     /// Who should own the shard: by rendezvous hashing, so that a change of members moves only what it must. While no
@@ -98,6 +101,14 @@ mod tests {
                 assert_eq!(three.owner(shard), two.owner(shard));
             }
         }
+    }
+
+    #[test]
+    fn nothing_newer_is_written_than_what_all_members_read() {
+        let row = |format| Row { incarnation: 1, address: String::new(), status: MemberStatus::Up, format };
+        let rows = [("a".to_owned(), row(2)), ("b".to_owned(), row(1))].into();
+        assert_eq!(View::new(&ViewTable { number: 1, rows }).format, 1);
+        assert_eq!(View::default().format, 0);
     }
 
     #[test]

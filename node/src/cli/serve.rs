@@ -42,6 +42,9 @@ pub(super) struct ServeArgs {
     /// A level, or directives such as info,klatch=debug [default: info, libraries less]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// Collector that traces are sent to, by OTLP over HTTP [default: none]
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
     /// Where other nodes connect [default: 127.0.0.1:7946 with Redis, else none]
     #[arg(long, value_name = "IP:PORT")]
     cluster_addr: Option<String>,
@@ -135,6 +138,7 @@ impl ServeArgs {
             ("drain-timeout", &self.drain_timeout),
             ("log-format", &self.log_format),
             ("log-level", &self.log_level),
+            ("otlp-endpoint", &self.otlp_endpoint),
             ("cluster-addr", &self.cluster_addr),
             ("advertise", &self.advertise),
             ("cluster-secret-file", &self.cluster_secret_file),

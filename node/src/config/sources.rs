@@ -22,6 +22,7 @@ pub const OPTIONS: &[(&str, &[&str])] = &[
     ("drain-timeout", &["drain_timeout"]),
     ("log-format", &["log", "format"]),
     ("log-level", &["log", "level"]),
+    ("otlp-endpoint", &["telemetry", "otlp_endpoint"]),
     ("cluster-addr", &["cluster", "addr"]),
     ("advertise", &["cluster", "advertise"]),
     ("cluster-secret-file", &["cluster", "secret_file"]),

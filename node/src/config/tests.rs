@@ -71,6 +71,10 @@ max_tokens_field = "max_completion_tokens"
 format = "json"
 level = "debug"
 
+[telemetry]
+otlp_endpoint = "http://collector:4318"
+sample_ratio = 0.25
+
 [cluster]
 addr = "127.0.0.1:7"
 advertise = "klatch-7.peers:7"

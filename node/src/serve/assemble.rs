@@ -22,6 +22,7 @@ use crate::http::{self, Edge, EdgeOptions, SignIn};
 use crate::peers::{LifelongSettings, Lives};
 use crate::responders;
 use crate::stores::{self, Opened};
+use crate::traces;
 
 /// `listener`: where other nodes connect, if there may be any.
 pub(super) async fn assemble(
@@ -129,6 +130,7 @@ async fn start_node(
     if let (Some(views), Some(listener)) = (stores.views.clone(), listener) {
         options.cluster = Some(cluster(config, incarnation, views, listener)?);
     }
+    options.tracer = traces::tracer();
     options.limits = config.limits.runtime();
     options.retention_ms = config.retention.conversations_after_ms();
     Node::start(options).await.map_err(|error| anyhow!("the conversations cannot be started: {error}"))

@@ -9,4 +9,5 @@ mod one_writer;
 mod peers;
 mod responders;
 mod store_crash;
+mod traces;
 mod watching;

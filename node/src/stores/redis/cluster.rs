@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::address::at;
-use super::connect::{self, ConnectError, Target, Timeouts};
+use super::connect::{self, ConnectError, Dialler, Target, Timeouts, Whom};
 use super::lane::{Lane, unavailable};
 use super::options::RedisOptions;
 use super::{pick, tag};
@@ -119,7 +119,7 @@ impl Looker {
 
     async fn ask(&self, host: &Host) -> Result<Vec<(usize, usize, Host)>, RedisError> {
         let Timeouts { connect, answer, .. } = self.timeouts;
-        let mut connection = connect::open(at(&self.settings, host.clone()), connect, answer).await?;
+        let mut connection = connect::open(&Dialler::Client, at(&self.settings, host.clone()), connect, answer).await?;
         let said: Value = cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await?;
         let ranges: Vec<(usize, usize, Vec<Value>)> = match said {
             Value::Array(ranges) => ranges.into_iter().filter_map(range).collect(),
@@ -141,7 +141,8 @@ impl Looker {
     }
 
     fn start_lanes(&self, host: &Host) -> Vec<Arc<Lane>> {
-        let target = Target::Fixed(at(&self.settings, host.clone()));
+        let whom = Whom::Fixed(at(&self.settings, host.clone()));
+        let target = Target { whom, dialler: Dialler::Client };
         let look = self.look.clone();
         let start = || {
             let lane = Lane::start(target.clone(), self.timeouts, &self.options, self.replicas);

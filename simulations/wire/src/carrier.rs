@@ -16,15 +16,18 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 use crate::planted::FormerLives;
+use crate::shared::Shared;
 
 const FRAME_BYTES_MAX: usize = 256 << 10;
 
 /// `former`: what is said is kept, and said again on the next connection of the same two nodes. Planted.
 pub struct ThinCarriers {
+    pub shared: Arc<Shared>,
     pub former: Option<Arc<FormerLives>>,
 }
 
 struct Thin {
+    shared: Arc<Shared>,
     me: PeerId,
     frames: Frames,
     sessions: Sessions,
@@ -47,8 +50,8 @@ impl Carriers for ThinCarriers {
         frames: Frames,
         sessions: Sessions,
     ) -> BoxFuture<'a, anyhow::Result<Box<dyn Carrier>>> {
-        let former = self.former.clone();
-        let thin = Thin { me: me.clone(), frames, sessions, former, alive: watch::channel(()).0 };
+        let (shared, former) = (self.shared.clone(), self.former.clone());
+        let thin = Thin { shared, me: me.clone(), frames, sessions, former, alive: watch::channel(()).0 };
         Box::pin(async { Ok(Box::new(thin) as Box<dyn Carrier>) })
     }
 }
@@ -60,6 +63,7 @@ impl Carrier for Thin {
         let session = ThinSession { name: Arc::default(), said, stop: Arc::new(stop) };
         let (sessions, frames, former) = (self.sessions.clone(), self.frames.clone(), self.former.clone());
         let (me, mut alive) = (self.me.clone(), self.alive.subscribe());
+        let shared = self.shared.clone();
         // The first thing that is said.
         let _ = session.said.send(me.to_string().into_bytes());
         tokio::spawn(async move {
@@ -80,7 +84,9 @@ impl Carrier for Thin {
                 *lock(&session.name) = Some(name.clone());
                 tell(Stage::Authenticated);
                 tell(Stage::Ready);
+                shared.count("sessions between nodes", 1);
                 while let Some(frame) = message(&mut read).await {
+                    shared.count("frames between nodes", 1);
                     if let Some(former) = &former {
                         former.heard(&me, &name, &frame).iter().for_each(|old| frames.arrived(old));
                     }

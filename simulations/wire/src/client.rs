@@ -1,7 +1,7 @@
 //! A client: one conversation, one turn after the other, each under its key, over one connection for each request; it
 //! reads streams, notices what is missing, repeated or told differently, and goes on with `starting_after` at any node.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,7 +31,7 @@ const PAGE: usize = 100;
 
 pub struct Client {
     pub name: String,
-    pub shared: Rc<Shared>,
+    pub shared: Arc<Shared>,
     pub net: Wire,
     pub nodes: Vec<String>,
     pub token: String,

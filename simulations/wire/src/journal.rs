@@ -8,6 +8,10 @@ use crate::shared::Shared;
 use crate::twin::data::{Added, Bytes, StreamId};
 
 pub fn check(shared: &Shared, added: &Added) {
+    shared.trace(format_args!("log {} {}-{}", String::from_utf8_lossy(&added.key), added.id.0, added.id.1));
+    if !shared.checks_logs {
+        return;
+    }
     if let Err(why) = follows(shared, added) {
         let key = String::from_utf8_lossy(&added.key);
         shared.fail(format_args!("{key} at {}-{}: {why}", added.id.0, added.id.1));

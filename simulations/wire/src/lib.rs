@@ -19,6 +19,7 @@
 //! Read in this order: what a seed decides; the network; the twin of Redis; what stands for ractor_cluster; the hosts; the
 //! life of a world.
 
+pub mod overheard;
 pub mod plan;
 pub mod planted;
 pub mod shared;

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::client::Client;
 use crate::clock;
 use crate::net::{Wire, Wires};
 use crate::node::{self, Common};
+use crate::overheard::hearing;
 use crate::plan::{FAULTS, Fault, Plan};
 use crate::planted::Planted;
 use crate::shared::Shared;
@@ -44,7 +46,7 @@ pub struct Outcome {
     pub failure: Option<String>,
     pub simulated: Duration,
     pub trace: u64,
-    pub counts: BTreeMap<&'static str, u64>,
+    pub counts: BTreeMap<String, u64>,
 }
 
 /// Lives a world on a thread of its own.
@@ -55,12 +57,15 @@ pub fn live(seed: u64, planted: Option<Planted>, trace_is_shown: bool) -> Result
     std::fs::write(&secret_file, "what signs the tokens of a simulated world")?;
     clock::set(Duration::ZERO);
     entropy::seeded(seed);
-    let world = std::thread::spawn(move || World::new(seed, planted, trace_is_shown, secret_file)?.live());
+    let world = std::thread::spawn(move || {
+        let shared = Arc::new(Shared::new(seed, planted, trace_is_shown));
+        hearing(shared.clone(), || World::new(shared, secret_file)?.live())
+    });
     world.join().map_err(|_| anyhow!("a panic outside of all hosts"))?
 }
 
 struct World {
-    shared: Rc<Shared>,
+    shared: Arc<Shared>,
     plan: Plan,
     sim: Sim<'static>,
     wires: Wires,
@@ -88,8 +93,7 @@ enum Mend {
 }
 
 impl World {
-    fn new(seed: u64, planted: Option<Planted>, trace_is_shown: bool, secret_file: std::path::PathBuf) -> Result<Self> {
-        let shared = Rc::new(Shared::new(seed, planted, trace_is_shown));
+    fn new(shared: Arc<Shared>, secret_file: PathBuf) -> Result<Self> {
         let plan = Plan::draw(&shared.dice);
         let mut sim = turmoil::Builder::new()
             .rng_seed(shared.dice.throw())

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use klatch_wire::{life, planted};
 
 /// What a good run has seen at least once.
-const SEEN: [&str; 14] = [
+const SEEN: [&str; 17] = [
     "connections reset",
     "half-open connections",
     "connections given up",
@@ -26,6 +26,9 @@ const SEEN: [&str; 14] = [
     "restarts of Redis",
     "failovers",
     "replicas synchronised",
+    "sessions between nodes",
+    "WARN: the connection to Redis is replaced",
+    "WARN: a connection was refused",
     "claims",
     "compactions",
     "slow links",

@@ -42,7 +42,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// What all nodes of a world have.
 #[derive(Clone)]
 pub struct Common {
-    pub shared: Rc<Shared>,
+    pub shared: Arc<Shared>,
     pub net: Wire,
     /// Of Redis, or of a sentinel.
     pub store: String,
@@ -86,7 +86,7 @@ pub async fn serve(name: String, common: Common) -> turmoil::Result {
     };
     let (net, responders) = (common.net.clone(), Arc::new(responder::responders(&common.shared.dice)));
     let is_former = common.shared.planted == Some(Planted::FormerLife);
-    let carriers = ThinCarriers { former: is_former.then(|| common.former.clone()) };
+    let carriers = ThinCarriers { shared: common.shared.clone(), former: is_former.then(|| common.former.clone()) };
     let settings = LifelongSettings {
         name: name.as_str().into(),
         host: name.clone(),

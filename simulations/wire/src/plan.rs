@@ -62,7 +62,8 @@ pub enum Fault {
     Slow,
 }
 
-pub const FAULTS: [Fault; 12] = [
+pub const FAULTS: [Fault; 13] = [
+    Fault::FailOver,
     Fault::Crash,
     Fault::Bounce,
     Fault::RestartRedis,

@@ -8,16 +8,21 @@ use std::time::{Duration, Instant};
 
 use klatch_world::dice::Dice;
 use klatch_world::shared::lock;
+use tracing::Level;
 
 use crate::planted::Planted;
 
 pub struct Shared {
     pub dice: Dice,
     pub planted: Option<Planted>,
+    /// Whether logs are looked at; a contract writes what no owner would.
+    pub checks_logs: bool,
     begun: Instant,
     counts: Mutex<BTreeMap<&'static str, u64>>,
     trace: Mutex<Trace>,
     failure: Mutex<Option<String>>,
+    /// Warnings and errors of the nodes, by their words.
+    overheard: Mutex<BTreeMap<String, u64>>,
 }
 
 struct Trace {
@@ -31,11 +36,17 @@ impl Shared {
         Self {
             dice: Dice::new(seed),
             planted,
+            checks_logs: true,
             begun: Instant::now(),
             counts: Mutex::default(),
             trace: Mutex::new(Trace { hash: 0xCBF2_9CE4_8422_2325, is_shown: trace_is_shown }),
             failure: Mutex::default(),
+            overheard: Mutex::default(),
         }
+    }
+
+    pub fn without_checks(self) -> Self {
+        Self { checks_logs: false, ..self }
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -48,8 +59,21 @@ impl Shared {
         }
     }
 
-    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        lock(&self.counts).clone()
+    /// What was counted, and what was overheard.
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        let counts = lock(&self.counts).iter().map(|(what, count)| ((*what).to_owned(), *count)).collect();
+        let overheard = lock(&self.overheard).iter().map(|(words, count)| (words.clone(), *count)).collect();
+        [counts, overheard].into_iter().flat_map(|counts: BTreeMap<_, _>| counts).collect()
+    }
+
+    pub fn heard(&self, level: Level, message: &str, fields: &str) {
+        if lock(&self.trace).is_shown {
+            println!("{:>8} {level} {message}{fields}", self.elapsed().as_millis());
+        }
+        if level <= Level::WARN {
+            let words = format!("{level}: {}", message.replace([',', '='], ";"));
+            *lock(&self.overheard).entry(words).or_default() += 1;
+        }
     }
 
     /// Adds a line to the trace: two runs of a seed are the same where all their lines are.

@@ -145,11 +145,11 @@ fn bound(given: &[u8]) -> Result<Bound<Bytes>, Reply> {
 
 /// Members between the bounds, in their order; Redis finds nothing where the bounds are the wrong way round.
 fn between(data: &Data, key: &[u8], low: &[u8], high: &[u8]) -> Result<Vec<Bytes>, Reply> {
+    let (from, to) = (bound(low)?, bound(high)?);
+    let members = data.sorted(key)?.into_iter().flatten();
     if low == b"+" || high == b"-" {
         return Ok(Vec::new());
     }
-    let (low, high) = (bound(low)?, bound(high)?);
-    let (from, to) = (low.clone(), high.clone());
     let is_above = |member: &Bytes| match &from {
         Bound::Included(low) => member >= low,
         Bound::Excluded(low) => member > low,
@@ -160,7 +160,6 @@ fn between(data: &Data, key: &[u8], low: &[u8], high: &[u8]) -> Result<Vec<Bytes
         Bound::Excluded(high) => member < high,
         Bound::Unbounded => true,
     };
-    let members = data.sorted(key)?.into_iter().flatten();
     Ok(members.filter(|member| is_above(member) && is_below(member)).cloned().collect())
 }
 
@@ -198,18 +197,18 @@ fn id(bytes: &[u8]) -> Result<StreamId, Reply> {
 }
 
 fn xadd(data: &mut Data, key: &[u8], rest: &[Bytes]) -> Answer {
-    let is_there = data.stream(key)?.is_some();
     let (rest, may_make) = match rest.split_first() {
         Some((first, rest)) if first.eq_ignore_ascii_case(b"NOMKSTREAM") => (rest, false),
         _ => (rest, true),
     };
     let (given, fields) = rest.split_first().ok_or_else(syntax)?;
     let entry = id(given)?;
-    if !is_there && !may_make {
-        return Ok(Reply::Nil);
-    }
     if entry == (0, 0) {
         return Err(Reply::error("ERR The ID specified in XADD must be greater than 0-0"));
+    }
+    let is_there = data.stream(key)?.is_some();
+    if !is_there && !may_make {
+        return Ok(Reply::Nil);
     }
     if data.stream(key)?.is_some_and(|stream| entry <= stream.last) {
         let said = "ERR The ID specified in XADD is equal or smaller than the target stream top item";
@@ -252,6 +251,9 @@ fn xtrim(data: &mut Data, key: &[u8], rest: &[Bytes]) -> Answer {
         return Err(syntax());
     }
     let from = id(from)?;
+    if data.stream(key)?.is_none() {
+        return Ok(Reply::Int(0));
+    }
     let stream = data.stream_mut(key)?;
     let kept = stream.entries.split_off(&from);
     let trimmed = std::mem::replace(&mut stream.entries, kept);

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use klatch::net::{Listener, Net};
@@ -27,6 +28,9 @@ const GATHERED_MAX: usize = 64 << 10;
 /// Between two attempts of a replica to reach its master.
 const AGAIN_AFTER: Duration = Duration::from_millis(300);
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// A replica that acknowledges early is so far behind. Planted.
+const EARLY_COMMANDS: u64 = 50;
+const EARLY: Duration = Duration::from_millis(300);
 /// A replica hears of its master at least so often...
 const PING_EVERY: Duration = Duration::from_millis(500);
 /// ...or connects anew.
@@ -43,7 +47,7 @@ pub struct Redis {
     pub name: String,
     pub role: watch::Sender<Role>,
     pub lag: Duration,
-    shared: Rc<Shared>,
+    shared: Arc<Shared>,
     data: RefCell<Data>,
     starts: Cell<u64>,
     /// Commands written in all of this history; the last of them are kept, for the replica.
@@ -62,7 +66,7 @@ pub struct Server {
 }
 
 impl Redis {
-    pub fn new(name: &str, role: Role, lag: Duration, shared: Rc<Shared>) -> Rc<Self> {
+    pub fn new(name: &str, role: Role, lag: Duration, shared: Arc<Shared>) -> Rc<Self> {
         Rc::new(Self {
             name: name.to_owned(),
             role: watch::channel(role).0,
@@ -144,12 +148,13 @@ impl Redis {
                     *count -= 1;
                 }
                 (_, None) => {
-                    if self.shared.planted == Some(Planted::EarlyAcknowledgement) {
-                        let early = *self.offset.borrow() + 1;
+                    if self.is_early() {
+                        let early = *self.offset.borrow() + EARLY_COMMANDS;
                         self.acknowledge(early, &mut write).await?;
                     }
                     if !commands.has_next() {
-                        tokio::time::sleep(self.shared.dice.up_to(self.lag)).await;
+                        let lag = if self.is_early() { EARLY } else { self.shared.dice.up_to(self.lag) };
+                        tokio::time::sleep(lag).await;
                     }
                     let mut data = self.data.borrow_mut();
                     commands::run(&mut data, &command);
@@ -167,6 +172,10 @@ impl Redis {
                 self.acknowledge(offset, &mut write).await?;
             }
         }
+    }
+
+    fn is_early(&self) -> bool {
+        self.shared.planted == Some(Planted::EarlyAcknowledgement)
     }
 
     async fn acknowledge(&self, offset: u64, write: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {

@@ -178,9 +178,7 @@ impl World {
         let dice = &self.shared.dice;
         let nodes = self.plan.node_names();
         let node = dice.pick(&nodes).cloned().expect("a world has nodes");
-        let all: Vec<String> =
-            nodes.into_iter().chain(self.plan.redis_names()).chain(self.plan.client_names()).collect();
-        let others: Vec<String> = all.into_iter().filter(|other| *other != node).collect();
+        let others: Vec<String> = self.plan.host_names().into_iter().filter(|other| *other != node).collect();
         let other = dice.pick(&others).cloned().expect("a world has others");
         (node, other)
     }
@@ -226,11 +224,14 @@ impl World {
                 self.mends.push((over_at, Mend::Repair(node, other)));
             }
             Fault::Hold => {
-                self.open_ends(hosts);
-                self.sim.hold(node.as_str(), other.as_str());
                 self.shared.count("holds", 1);
-                self.silent.push((now, hosts));
-                self.mends.push((over_at, Mend::Release(node, other)));
+                self.hold(now, over_at, node, other);
+            }
+            Fault::Freeze => {
+                self.shared.count("freezes", 1);
+                for other in self.plan.host_names().into_iter().filter(|other| *other != node) {
+                    self.hold(now, over_at, node.clone(), other);
+                }
             }
             Fault::Reset => self.shared.count("connections reset", self.wires.reset(hosts)),
             Fault::Slow => {
@@ -240,6 +241,14 @@ impl World {
             }
             Fault::Crash | Fault::Bounce | Fault::FailOver => {}
         }
+    }
+
+    fn hold(&mut self, now: Duration, over_at: Duration, node: String, other: String) {
+        let hosts = self.hosts(&node, &other);
+        self.open_ends(hosts);
+        self.sim.hold(node.as_str(), other.as_str());
+        self.silent.push((now, hosts));
+        self.mends.push((over_at, Mend::Release(node, other)));
     }
 
     fn open_ends(&self, hosts: (IpAddr, IpAddr)) {

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use klatch_wire::{life, planted};
 
 /// What a good run has seen at least once.
-const SEEN: [&str; 17] = [
+const SEEN: [&str; 20] = [
     "connections reset",
     "half-open connections",
     "connections given up",
@@ -25,6 +25,9 @@ const SEEN: [&str; 17] = [
     "crashes",
     "restarts of Redis",
     "failovers",
+    "freezes",
+    "writes fenced",
+    "WARN: a node is declared dead",
     "replicas synchronised",
     "sessions between nodes",
     "WARN: the connection to Redis is replaced",

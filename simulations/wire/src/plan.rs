@@ -23,11 +23,11 @@ impl Plan {
         Self {
             nodes: 3,
             clients: 3,
-            turns: 12,
+            turns: 20,
             has_replica: dice.permille(400),
             lag: Duration::from_millis(dice.between(0, 60)),
-            disturbed_for: Duration::from_millis(dice.between(8_000, 14_000)),
-            disturbed_every: Duration::from_millis(dice.between(700, 2_500)),
+            disturbed_for: Duration::from_millis(dice.between(12_000, 24_000)),
+            disturbed_every: Duration::from_millis(dice.between(300, 2_500)),
             latency_max: Duration::from_millis(dice.between(2, 20)),
         }
     }
@@ -38,6 +38,11 @@ impl Plan {
 
     pub fn client_names(&self) -> Vec<String> {
         (0..self.clients).map(|place| format!("client-{place}")).collect()
+    }
+
+    /// All that a fault between two hosts may be about.
+    pub fn host_names(&self) -> Vec<String> {
+        [self.node_names(), self.redis_names(), self.client_names()].concat()
     }
 
     pub fn redis_names(&self) -> Vec<String> {
@@ -58,11 +63,15 @@ pub enum Fault {
     CutOneWay,
     /// What is sent between two hosts arrives when it is over: all connections are half-open meanwhile.
     Hold,
+    /// The same between a node and all others: it is declared dead, and what it wrote arrives late.
+    Freeze,
     Reset,
     Slow,
 }
 
-pub const FAULTS: [Fault; 13] = [
+pub const FAULTS: [Fault; 15] = [
+    Fault::Freeze,
+    Fault::Freeze,
     Fault::FailOver,
     Fault::Crash,
     Fault::Bounce,

@@ -71,7 +71,7 @@ fn to_lua(lua: &Lua, reply: Reply) -> mlua::Result<Value> {
 fn from_lua(value: Value) -> mlua::Result<Reply> {
     match value {
         Value::String(text) => Ok(Reply::Bulk(text.as_bytes().to_vec())),
-        Value::Integer(number) => Ok(Reply::Int(number as i64)),
+        Value::Integer(number) => Ok(Reply::Int(number)),
         Value::Number(number) => Ok(Reply::Int(number as i64)),
         Value::Boolean(true) => Ok(Reply::Int(1)),
         Value::Boolean(false) | Value::Nil => Ok(Reply::Nil),

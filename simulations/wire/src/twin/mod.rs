@@ -5,7 +5,7 @@
 //! replica gets all that is there, then what is written, some time later, and acknowledges it; `WAIT` waits for that. It
 //! knows no expiry, no eviction, no transactions, no users, no cluster. What it does not know is refused loudly.
 //!
-//! Read in this order: what is kept, the commands, the scripts, the bytes, the server.
+//! Read in this order: what is kept, the commands, the scripts, the bytes, the server, its replica.
 
 pub mod data;
 
@@ -14,5 +14,7 @@ pub mod script;
 
 pub mod resp;
 
-pub mod sentinel;
 pub mod server;
+
+pub mod replication;
+pub mod sentinel;

@@ -101,6 +101,15 @@ impl Redis {
     }
 }
 
+/// A sentinel that makes a master a replica ends the connections of its clients: they cannot see it become a master again.
+async fn demoted(role: &mut watch::Receiver<Role>) {
+    while role.changed().await.is_ok() {
+        if *role.borrow_and_update() != Role::Master {
+            return;
+        }
+    }
+}
+
 pub(super) fn number(command: &[Bytes], at: usize) -> u64 {
     let text = command.get(at).and_then(|text| std::str::from_utf8(text).ok());
     text.and_then(|text| text.parse().ok()).unwrap_or_default()
@@ -117,7 +126,15 @@ impl Server {
         // What was written when this connection's last command was done.
         let mut seen = 0;
         let mut held: Option<Reply> = None;
-        while let Some(command) = commands.next().await? {
+        let mut role = self.redis.role.subscribe();
+        role.mark_unchanged();
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = demoted(&mut role) => return Ok(()),
+                next = commands.next() => next?,
+            };
+            let Some(command) = next else { return Ok(()) };
             let name = commands::name_of(&command);
             let reply = match name.as_str() {
                 "SYNC" => return self.feed(number, commands, write).await,
@@ -142,7 +159,6 @@ impl Server {
                 out.clear();
             }
         }
-        Ok(())
     }
 
     /// On connections that followed upon others.

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod durations;
 pub mod http;
+pub mod net;
 pub mod ops;
 pub mod peers;
 pub mod responders;

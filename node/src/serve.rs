@@ -6,7 +6,7 @@
 mod assemble;
 mod banner;
 pub mod drain;
-mod listener;
+pub mod listener;
 mod open_files;
 
 use std::net::SocketAddr;

@@ -9,21 +9,21 @@ use anyhow::{Context, bail};
 use klatch_actors::peers::PeerId;
 use ractor_cluster::{BoxRead, BoxWrite, ClusterBidiStream};
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::BufReader;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::preamble::{self, Introduction, Proven};
 use super::tls::{self, Tls};
+use crate::net::{Stream, Vigil};
 
 const TLS_MAX: Duration = Duration::from_secs(5);
 const PREAMBLE_MAX: Duration = Duration::from_secs(5);
-/// What was sent and is not acknowledged after so long ends the connection.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(1);
+const VIGIL: Vigil = Vigil {
+    unacknowledged_max: Duration::from_secs(5),
+    keepalive_after: Duration::from_secs(5),
+    keepalive_every: Duration::from_secs(1),
+};
 /// A frame is read with few calls.
 const READ_BYTES: usize = 64 << 10;
 /// Not sent: names are checked after the preamble.
@@ -37,7 +37,7 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    pub async fn accept(&self, stream: TcpStream) -> anyhow::Result<(Proven, Handed)> {
+    pub async fn accept(&self, stream: impl Stream) -> anyhow::Result<(Proven, Handed)> {
         set_options(&stream).context("socket options")?;
         let Some(tls) = self.tls.clone() else {
             let mut stream = stream;
@@ -55,7 +55,7 @@ impl Handshake {
         Ok((proven, Handed::tls(stream)))
     }
 
-    pub async fn dial(&self, stream: TcpStream, meant: &PeerId) -> anyhow::Result<(Proven, Handed)> {
+    pub async fn dial(&self, stream: impl Stream, meant: &PeerId) -> anyhow::Result<(Proven, Handed)> {
         set_options(&stream).context("socket options")?;
         let Some(tls) = self.tls.clone() else {
             let mut stream = stream;
@@ -75,16 +75,13 @@ impl Handshake {
     }
 }
 
-fn set_options(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
+fn set_options(stream: &impl Stream) -> io::Result<()> {
+    stream.set_nodelay()?;
+    stream.watch_over(VIGIL)
 }
 
 /// Of this connection alone: with it in the proofs nobody stands between.
-fn key_material(stream: &TlsStream<TcpStream>) -> anyhow::Result<Vec<u8>> {
+fn key_material<S>(stream: &TlsStream<S>) -> anyhow::Result<Vec<u8>> {
     let material = match stream {
         TlsStream::Client(stream) => stream.get_ref().1.export_keying_material([0; 32], b"EXPORTER-klatch-peer", None),
         TlsStream::Server(stream) => stream.get_ref().1.export_keying_material([0; 32], b"EXPORTER-klatch-peer", None),
@@ -92,7 +89,7 @@ fn key_material(stream: &TlsStream<TcpStream>) -> anyhow::Result<Vec<u8>> {
     Ok(material.context("TLS gives no key material")?.to_vec())
 }
 
-fn certified(stream: &TlsStream<TcpStream>, proven: &Proven) -> anyhow::Result<()> {
+fn certified<S>(stream: &TlsStream<S>, proven: &Proven) -> anyhow::Result<()> {
     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let Some(certificate) = shown else { bail!("it showed no certificate") };
     if !tls::is_for(certificate, &proven.peer, &proven.host) {
@@ -101,7 +98,7 @@ fn certified(stream: &TlsStream<TcpStream>, proven: &Proven) -> anyhow::Result<(
     Ok(())
 }
 
-/// A proven connection, ready for ractor_cluster.
+/// A proven connection, ready for the carrier.
 pub struct Handed {
     read: BoxRead,
     write: BoxWrite,
@@ -109,22 +106,23 @@ pub struct Handed {
 }
 
 impl Handed {
-    fn plain(stream: TcpStream) -> Self {
-        let (read, write) = stream.into_split();
+    fn plain(stream: impl Stream) -> Self {
+        let (read, write) = stream.into_halves();
         Self::new(read, write)
     }
 
-    fn tls(stream: TlsStream<TcpStream>) -> Self {
+    fn tls(stream: TlsStream<impl Stream>) -> Self {
         let (read, write) = tokio::io::split(stream);
         Self::new(read, write)
     }
 
-    fn new(
-        read: impl tokio::io::AsyncRead + Unpin + Send + 'static,
-        write: impl tokio::io::AsyncWrite + Unpin + Send + 'static,
-    ) -> Self {
+    fn new(read: impl AsyncRead + Unpin + Send + 'static, write: impl AsyncWrite + Unpin + Send + 'static) -> Self {
         let read = BufReader::with_capacity(READ_BYTES, read);
         Self { read: Box::new(read), write: Box::new(write), label: String::new() }
+    }
+
+    pub fn into_halves(self) -> (BoxRead, BoxWrite) {
+        (self.read, self.write)
     }
 
     /// ractor_cluster's events name the session by it.

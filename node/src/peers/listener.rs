@@ -8,12 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::handshake::Handshake;
 use super::mesh::Message;
 use super::metrics;
+use crate::net::{Listener, Stream};
 
 /// Each holds a socket and some 50 KB for ten seconds at most.
 const HANDSHAKES_MAX: usize = 256;
@@ -53,7 +53,7 @@ impl Drop for Place {
     }
 }
 
-pub(super) async fn listen(listener: TcpListener, handshake: Arc<Handshake>, mesh: UnboundedSender<Message>) {
+pub(super) async fn listen(listener: impl Listener, handshake: Arc<Handshake>, mesh: UnboundedSender<Message>) {
     let places = Arc::new(Places::default());
     while !mesh.is_closed() {
         match listener.accept().await {
@@ -70,7 +70,7 @@ pub(super) async fn listen(listener: TcpListener, handshake: Arc<Handshake>, mes
 }
 
 async fn accept(
-    stream: TcpStream,
+    stream: impl Stream,
     from: SocketAddr,
     place: Place,
     handshake: Arc<Handshake>,

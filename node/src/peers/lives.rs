@@ -12,11 +12,14 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use futures::future::BoxFuture;
 use klatch_actors::peers::{PeerAddress, PeerError, PeerId, Peers, Serve};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
+use super::carrier::Carriers;
+use super::cluster::RactorCluster;
 use super::tls::TlsFiles;
 use super::{ClusterPeers, ClusterSettings, NO_CONNECTION};
+use crate::net::{Listener, Net, System};
 
 /// The port of the life before is free again within this, or something else has it.
 const PORT_AGAIN: Duration = Duration::from_millis(100);
@@ -34,7 +37,8 @@ pub struct LifelongSettings {
     pub tls: Option<TlsFiles>,
 }
 
-pub struct Lives {
+pub struct Lives<N = System> {
+    net: Arc<N>,
     current: Arc<ArcSwapOption<ClusterPeers>>,
     incarnation: watch::Sender<u64>,
     kept: watch::Sender<Vec<PeerAddress>>,
@@ -48,18 +52,35 @@ impl Lives {
         listener: TcpListener,
         serve: oneshot::Receiver<Arc<dyn Serve>>,
     ) -> anyhow::Result<Self> {
+        Self::start_over(Arc::new(System), Arc::new(RactorCluster), settings, incarnation, listener, serve)
+    }
+}
+
+impl<N: Net> Lives<N> {
+    /// Over another network, or with another carrier.
+    pub fn start_over(
+        net: Arc<N>,
+        carriers: Arc<dyn Carriers>,
+        settings: LifelongSettings,
+        incarnation: u64,
+        listener: N::Listener,
+        serve: oneshot::Receiver<Arc<dyn Serve>>,
+    ) -> anyhow::Result<Self> {
         super::metrics::describe();
         let address = listener.local_addr()?;
         let current = Arc::new(ArcSwapOption::empty());
         let (incarnation, incarnations) = watch::channel(incarnation);
         let (kept, keeps) = watch::channel(Vec::new());
-        let living = Living { settings, address, current: current.clone(), incarnations, keeps };
+        let living =
+            Living { net: net.clone(), carriers, settings, address, current: current.clone(), incarnations, keeps };
         tokio::spawn(living.run(listener, serve));
-        Ok(Self { current, incarnation, kept })
+        Ok(Self { net, current, incarnation, kept })
     }
 }
 
-struct Living {
+struct Living<N> {
+    net: Arc<N>,
+    carriers: Arc<dyn Carriers>,
     settings: LifelongSettings,
     address: SocketAddr,
     current: Arc<ArcSwapOption<ClusterPeers>>,
@@ -67,14 +88,15 @@ struct Living {
     keeps: watch::Receiver<Vec<PeerAddress>>,
 }
 
-impl Living {
+impl<N: Net> Living<N> {
     /// For as long as the node lives.
-    async fn run(mut self, mut listener: TcpListener, serve: oneshot::Receiver<Arc<dyn Serve>>) {
+    async fn run(mut self, mut listener: N::Listener, serve: oneshot::Receiver<Arc<dyn Serve>>) {
         let Ok(serve) = serve.await else { return };
         loop {
             let incarnation = *self.incarnations.borrow_and_update();
-            let started = ClusterPeers::start(self.settings(incarnation), listener, serve.clone()).await;
-            match started {
+            let (net, settings) = (self.net.clone(), self.settings(incarnation));
+            let started = ClusterPeers::start_over(net, &*self.carriers, settings, listener, serve.clone());
+            match started.await {
                 Ok(peers) => {
                     let peers = Arc::new(peers);
                     self.current.store(Some(peers.clone()));
@@ -117,9 +139,9 @@ impl Living {
         }
     }
 
-    async fn listen_again(&self) -> TcpListener {
+    async fn listen_again(&self) -> N::Listener {
         loop {
-            match TcpListener::bind(self.address).await {
+            match self.net.listen(self.address).await {
                 Ok(listener) => return listener,
                 Err(error) => {
                     if error.kind() != ErrorKind::AddrInUse {
@@ -132,7 +154,7 @@ impl Living {
     }
 }
 
-impl Peers for Lives {
+impl<N: Net> Peers for Lives<N> {
     fn keep(&self, peers: Vec<PeerAddress>) {
         self.kept.send_replace(peers);
     }
@@ -143,9 +165,9 @@ impl Peers for Lives {
     }
 
     fn refuses(&self, peer: &PeerAddress) -> BoxFuture<'static, bool> {
-        let address = peer.address.clone();
+        let (net, address) = (self.net.clone(), peer.address.clone());
         Box::pin(async move {
-            let knock = tokio::time::timeout(KNOCK_MAX, TcpStream::connect(address)).await;
+            let knock = tokio::time::timeout(KNOCK_MAX, net.dial(&address)).await;
             matches!(knock, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused)
         })
     }

@@ -1,16 +1,17 @@
 //! The other nodes, over ractor_cluster: [`lives::Lives`] implements [`klatch_actors::peers::Peers`] for production.
 //!
 //! Reading order: [`options`]; who is there ([`preamble`], [`tls`], [`handshake`]); which connections there are
-//! ([`mesh`], [`listener`]); what is said over one ([`link`], [`gateway`]). ractor_cluster carries the frames, and none of
-//! its own ways to connect, authenticate or watch is relied on: its port takes nobody, and its cookie is derived.
+//! ([`mesh`], [`listener`]); what is said over one ([`link`], [`links`]); what carries it ([`carrier`], [`cluster`]).
 //!
 //! Started by `serve`; a crash of its actors or tasks leaves the node without peers, and [`ClusterPeers::ended`] says
-//! so. One per process, since ractor's registries are the process's.
+//! so.
 
+pub mod carrier;
+mod cluster;
 mod expiry;
-mod gateway;
 mod handshake;
 pub mod link;
+mod links;
 mod listener;
 pub mod lives;
 pub mod mesh;
@@ -20,16 +21,12 @@ pub mod preamble;
 pub mod tls;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use futures::future::BoxFuture;
 use klatch_actors::peers::{PeerAddress, PeerError, PeerId, Serve};
-use ractor::{Actor, ActorRef};
-use ractor_cluster::node::NodeConnectionMode;
-use ractor_cluster::{NodeServer, NodeServerMessage};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::watch;
@@ -39,17 +36,20 @@ use tokio::time::MissedTickBehavior;
 pub use lives::{LifelongSettings, Lives};
 pub use options::ClusterOptions;
 
-use gateway::{Gateway, GatewayMessage, Links};
+use carrier::{Carriers, Frames, Sessions};
+use cluster::RactorCluster;
+pub use handshake::Handed;
 use handshake::Handshake;
-use mesh::{Director, Events, Message};
+use links::Links;
+use mesh::{Director, Message};
 use preamble::{ClusterKey, Introduction};
 use tls::{Tls, TlsFiles};
+
+use crate::net::{Listener, Net, System};
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Files of certificates are looked at with each connection too; a cluster at rest makes none.
 const CERTIFICATES_LOOKED_AT_EVERY: Duration = Duration::from_secs(60);
-/// Of ractor_cluster: four of our frames, since its own messages list a few actors.
-const SESSION_FRAME_BYTES_MAX: u64 = 256 << 10;
 const NO_CONNECTION: PeerError = PeerError::NotSent("there is no connection to the peer");
 
 /// All that is needed to meet others.
@@ -66,8 +66,6 @@ pub struct ClusterPeers {
     links: Arc<Links>,
     messages: UnboundedSender<Message>,
     address: SocketAddr,
-    server: ActorRef<NodeServerMessage>,
-    gateway: ActorRef<GatewayMessage>,
     tasks: Vec<JoinHandle<()>>,
     ended: watch::Receiver<bool>,
 }
@@ -78,26 +76,29 @@ impl ClusterPeers {
         listener: TcpListener,
         serve: Arc<dyn Serve>,
     ) -> anyhow::Result<Self> {
+        Self::start_over(Arc::new(System), &RactorCluster, settings, listener, serve).await
+    }
+
+    /// Over another network, or with another carrier.
+    pub async fn start_over<N: Net>(
+        net: Arc<N>,
+        carriers: &dyn Carriers,
+        settings: ClusterSettings,
+        listener: N::Listener,
+        serve: Arc<dyn Serve>,
+    ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         let key = ClusterKey::new(&settings.secret);
         let tls = settings.tls.map(Tls::open).transpose()?.map(Arc::new);
         let links = Arc::new(Links::default());
-        let (gateway, gateway_ended) = Actor::spawn(None, Gateway, links.clone()).await.context("the gateway")?;
-        Gateway::announce(&gateway, &settings.me);
-        let life = settings.me.to_string();
-        // The host is the life too: two nodes with one `host:port` would take one another for themselves.
-        let mode = Some(NodeConnectionMode::Isolated);
-        let server = NodeServer::new(0, key.cookie(), life.clone(), life, None, mode)
-            .with_listen_addr(IpAddr::V4(Ipv4Addr::LOCALHOST))
-            .with_max_inbound_frame_size(SESSION_FRAME_BYTES_MAX);
-        let (server, server_ended) = Actor::spawn(None, server, ()).await.context("ractor_cluster")?;
         let (messages, received) = mpsc::unbounded_channel();
-        let subscription = Box::new(Events(messages.clone()));
-        server.cast(NodeServerMessage::SubscribeToEvents { id: "klatch".to_owned(), subscription })?;
+        let (frames, sessions) = (Frames(links.clone()), Sessions(messages.clone()));
+        let carrier = carriers.start(&settings.me, &key, frames, sessions).await?;
+        let carrier_ended = carrier.ended();
         let own = Introduction { me: settings.me.clone(), host: settings.host, key };
         let handshake = Arc::new(Handshake { own, tls: tls.clone() });
-        let director =
-            Director::new(settings.me, server.clone(), handshake.clone(), links.clone(), serve, messages.clone());
+        let (me, its_links) = (settings.me, links.clone());
+        let director = Director::new(me, net, carrier, handshake.clone(), its_links, serve, messages.clone());
         let (end, ended) = watch::channel(false);
         let mut tasks = vec![
             tokio::spawn(director.run(received)),
@@ -106,13 +107,10 @@ impl ClusterPeers {
         ];
         tasks.extend(tls.map(|tls| tokio::spawn(look_at_certificates(tls))));
         tasks.push(tokio::spawn(async move {
-            tokio::select! {
-                _ = gateway_ended => {}
-                _ = server_ended => {}
-            }
+            carrier_ended.await;
             let _ = end.send(true);
         }));
-        Ok(Self { links, messages, address, server, gateway, tasks, ended })
+        Ok(Self { links, messages, address, tasks, ended })
     }
 
     /// Where it listens.
@@ -137,8 +135,6 @@ impl Drop for ClusterPeers {
         for task in &self.tasks {
             task.abort();
         }
-        self.server.stop(None);
-        self.gateway.stop(None);
         for link in self.links.all() {
             self.links.remove(link.id);
         }

@@ -22,11 +22,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::net::{Listener, Stream};
 use crate::telemetry::{CONNECTIONS, CONNECTIONS_REFUSED};
 
 /// How long a connection may be idle, and a request's head be on its way. Above what balancers keep connections for
@@ -75,7 +75,12 @@ struct Serving {
 
 impl Port {
     /// Serves `routes` from now on, to at most `connections_max` connections; further ones wait in the system's queue.
-    pub fn open(name: &'static str, listener: TcpListener, routes: Router, connections_max: usize) -> io::Result<Self> {
+    pub fn open(
+        name: &'static str,
+        listener: impl Listener,
+        routes: Router,
+        connections_max: usize,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (stage, receiver) = watch::channel(Stage::Open);
         let connections = TaskTracker::new();
@@ -139,7 +144,7 @@ fn server() -> auto::Builder<TokioExecutor> {
     server
 }
 
-async fn accept(listener: TcpListener, places: Arc<Semaphore>, serving: Serving) {
+async fn accept(listener: impl Listener, places: Arc<Semaphore>, serving: Serving) {
     let mut closed = serving.stage.clone();
     let mut closed = pin!(async move { reached(&mut closed, Stage::Closed).await }.fuse());
     loop {
@@ -170,7 +175,7 @@ async fn reached(stage: &mut watch::Receiver<Stage>, far: Stage) {
 }
 
 impl Serving {
-    fn start(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+    fn start(&self, stream: impl Stream, peer: SocketAddr, place: OwnedSemaphorePermit) {
         let serving = self.clone();
         self.connections.spawn(async move {
             let gauge = metrics::gauge!(CONNECTIONS, "port" => serving.name);
@@ -185,9 +190,9 @@ impl Serving {
         });
     }
 
-    async fn connection(self, stream: TcpStream, peer: SocketAddr) -> Result<(), Failure> {
+    async fn connection(self, stream: impl Stream, peer: SocketAddr) -> Result<(), Failure> {
         // Events of a stream are small and should not wait for one another.
-        stream.set_nodelay(true)?;
+        stream.set_nodelay()?;
         let server = self.server.clone();
         let (mut finishing, mut aborted) = (self.stage.clone(), self.stage.clone());
         let asked = Arc::new(AtomicBool::new(false));

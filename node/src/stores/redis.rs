@@ -53,6 +53,7 @@ pub use self::check::problems;
 pub use self::options::{Durability, RedisOptions};
 
 use self::cluster::Cluster;
+pub use self::connect::Dialler;
 use self::connect::{ConnectError, Manner, Target};
 use self::keys::Keys;
 use self::lane::{Lane, unavailable};
@@ -83,12 +84,17 @@ pub enum RedisOpenError {
 
 impl RedisStore {
     pub async fn open(address: &Address, options: &RedisOptions) -> Result<Self, RedisOpenError> {
+        Self::open_by(Dialler::Client, address, options).await
+    }
+
+    /// The nodes of a Redis Cluster are always dialled by the client.
+    pub async fn open_by(dialler: Dialler, address: &Address, options: &RedisOptions) -> Result<Self, RedisOpenError> {
         describe();
         let manner = Manner::new(options);
         let replicas = options.replicas(address);
         let servers = match address {
             Address::Single(_) | Address::Sentinel { .. } => {
-                let target = Target::of(address).expect("one server is a target");
+                let target = Target::of(address, dialler).expect("one server is a target");
                 // For the reason, which the lanes would only log.
                 drop(target.connect(&manner).await?);
                 let lane = || Arc::new(Lane::start(target.clone(), manner.clone(), options, replicas));

@@ -1,4 +1,4 @@
-//! Carries out what a link decides: says frames to the peer's gateway, runs what it asks, wakes who waits.
+//! Carries out what a link decides: says frames to the peer, runs what it asks, wakes who waits.
 //!
 //! Made when a connection is handed over, before its session is ready, so that nothing said early is lost; it ends with
 //! the session. Effects are carried out under the lock, since pieces must leave in their order; none of them waits.
@@ -13,10 +13,9 @@ use futures::future::BoxFuture;
 use klatch_actors::peers::{PeerError, PeerId, Serve};
 use klatch_protocol::envelope;
 use klatch_protocol::frame::{Frame, Said};
-use ractor::ActorRef;
 use tokio::sync::oneshot;
 
-use super::gateway::GatewayMessage;
+use super::carrier::Say;
 use decide::{Effect, Event, LATE, LOST};
 
 type Answer = Result<Vec<u8>, PeerError>;
@@ -37,8 +36,8 @@ pub struct Link {
 #[derive(Default)]
 struct State {
     link: decide::Link,
-    /// Of the peer; none until the session is ready.
-    gateway: Option<ActorRef<GatewayMessage>>,
+    /// To the peer; none until the session is ready.
+    say: Option<Say>,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
     next_ask: u64,
 }
@@ -48,9 +47,9 @@ impl Link {
         Self { id, me, peer, serve, close, opened: Instant::now(), state: Mutex::default() }
     }
 
-    pub fn ready(self: &Arc<Self>, gateway: ActorRef<GatewayMessage>) {
+    pub fn ready(self: &Arc<Self>, say: Say) {
         let mut state = self.state();
-        state.gateway = Some(gateway);
+        state.say = Some(say);
         self.on(&mut state, Event::Ready);
     }
 
@@ -68,7 +67,7 @@ impl Link {
 
     pub fn lost(self: &Arc<Self>) {
         let mut state = self.state();
-        state.gateway = None;
+        state.say = None;
         self.on(&mut state, Event::Lost);
     }
 
@@ -84,7 +83,7 @@ impl Link {
             let mut state = self.state();
             state.next_ask += 1;
             let ask = state.next_ask;
-            if state.gateway.is_none() {
+            if state.say.is_none() {
                 return Box::pin(async { Err(decide::NOT_ALIVE) });
             }
             state.waiting.insert(ask, wake);
@@ -130,11 +129,10 @@ impl Link {
         }
     }
 
-    /// A session that ends says so by itself.
     fn say(&self, state: &State, said: Said) {
-        if let Some(gateway) = &state.gateway {
+        if let Some(say) = &state.say {
             let frame = Frame { link: self.id, from: self.me, to: self.peer.incarnation, said };
-            let _ = gateway.cast(GatewayMessage::Frame(envelope::seal(&frame)));
+            say(envelope::seal(&frame));
         }
     }
 

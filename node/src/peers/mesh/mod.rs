@@ -1,4 +1,4 @@
-//! Carries out what the mesh decides: dials, hands proven connections to ractor_cluster, stops sessions. One task,
+//! Carries out what the mesh decides: dials, hands proven connections to the carrier, stops sessions. One task,
 //! started by [`super::ClusterPeers`]; its queue has a few messages for each connection and each call of `keep`.
 
 pub mod decide;
@@ -9,41 +9,30 @@ use std::time::Duration;
 
 use anyhow::Context;
 use klatch_actors::peers::{PeerAddress, PeerId, Serve};
-use ractor::ActorRef;
-use ractor_cluster::node::NodeServerSessionInformation;
-use ractor_cluster::{NodeEventSubscription, NodeServerMessage, NodeSessionMessage};
-use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::gateway::{Gateway, Links};
+use super::carrier::{Carrier, Session, Stage};
 use super::handshake::{Handed, Handshake};
 use super::link::Link;
+use super::links::Links;
 use super::preamble::Proven;
+use crate::net::Net;
 use decide::{Effect, Event, Mesh};
 
 /// Name resolution included.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// ractor_cluster's own handshake has no limit.
+/// The carrier's own handshake has no limit.
 const READY_MAX: Duration = Duration::from_secs(5);
 /// A view is behind for less.
 const KEPT_MAX: Duration = Duration::from_secs(10);
-const LABEL: &str = "klatch-link-";
 
 pub(super) enum Message {
     Keep(Vec<PeerAddress>),
     Proven { proven: Proven, stream: Handed, dialled: bool },
-    Session { ticket: u64, stage: Stage, session: NodeServerSessionInformation },
+    Session { ticket: u64, stage: Stage, session: Box<dyn Session> },
     Decide(Event),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    Opened,
-    Authenticated,
-    Ready,
-    Ended,
 }
 
 /// A connection that was proven, until its session ended.
@@ -53,14 +42,15 @@ struct Connection {
     dialled: bool,
     /// Until it is handed over.
     stream: Option<Handed>,
-    /// Once ractor_cluster has it.
-    session: Option<ActorRef<NodeSessionMessage>>,
+    /// Once the carrier has it.
+    session: Option<Box<dyn Session>>,
     closing: bool,
 }
 
-pub(super) struct Director {
+pub(super) struct Director<N> {
     pub me: PeerId,
-    pub server: ActorRef<NodeServerMessage>,
+    pub net: Arc<N>,
+    pub carrier: Box<dyn Carrier>,
     pub handshake: Arc<Handshake>,
     pub links: Arc<Links>,
     pub serve: Arc<dyn Serve>,
@@ -71,10 +61,11 @@ pub(super) struct Director {
     last_ticket: u64,
 }
 
-impl Director {
+impl<N: Net> Director<N> {
     pub fn new(
         me: PeerId,
-        server: ActorRef<NodeServerMessage>,
+        net: Arc<N>,
+        carrier: Box<dyn Carrier>,
         handshake: Arc<Handshake>,
         links: Arc<Links>,
         serve: Arc<dyn Serve>,
@@ -82,7 +73,7 @@ impl Director {
     ) -> Self {
         let mesh = Mesh::new(me.clone());
         let (connections, dials) = (HashMap::new(), HashMap::new());
-        Self { me, server, handshake, links, serve, messages, mesh, connections, dials, last_ticket: 0 }
+        Self { me, net, carrier, handshake, links, serve, messages, mesh, connections, dials, last_ticket: 0 }
     }
 
     pub async fn run(mut self, mut received: UnboundedReceiver<Message>) {
@@ -103,7 +94,7 @@ impl Director {
         self.last_ticket += 1;
         let ticket = self.last_ticket;
         tracing::info!(peer = %proven.peer, dialled, "a peer has proved who it is");
-        let stream = Some(stream.labelled(format!("{LABEL}{ticket}")));
+        let stream = Some(stream);
         let (peer, link) = (proven.peer, proven.link);
         let connection = Connection { peer: peer.clone(), link, dialled, stream, session: None, closing: false };
         self.connections.insert(ticket, connection);
@@ -111,40 +102,39 @@ impl Director {
         self.on(Event::Proven { ticket, peer });
     }
 
-    fn session(&mut self, ticket: u64, stage: Stage, session: NodeServerSessionInformation) {
+    fn session(&mut self, ticket: u64, stage: Stage, session: Box<dyn Session>) {
         let Some(connection) = self.connections.get_mut(&ticket) else { return };
         match stage {
             Stage::Opened => {
-                connection.session = Some(session.actor.clone());
                 if connection.closing {
-                    session.actor.stop(None);
+                    session.stop();
                 }
+                connection.session = Some(session);
             }
             Stage::Authenticated => {
                 let life = connection.peer.to_string();
-                let name = session.peer_name.map(|name| name.name);
-                if name != Some(format!("{life}@{life}")) {
-                    tracing::warn!(peer = life, "a peer told ractor_cluster another name: it is closed");
-                    session.actor.stop(None);
+                if session.name().as_ref() != Some(&life) {
+                    tracing::warn!(peer = life, "a peer told the carrier another name: it is closed");
+                    session.stop();
                 }
             }
-            Stage::Ready => self.ready(ticket, &session),
+            Stage::Ready => self.ready(ticket, &*session),
             Stage::Ended => self.ended(ticket),
         }
     }
 
-    fn ready(&mut self, ticket: u64, session: &NodeServerSessionInformation) {
+    fn ready(&mut self, ticket: u64, session: &dyn Session) {
         let Some(connection) = self.connections.get(&ticket) else { return };
         let link = self.links.of_id(connection.link);
-        match (link, Gateway::of(&connection.peer, session.node_id)) {
-            (Some(link), Some(gateway)) => {
+        match (link, session.say(&connection.peer)) {
+            (Some(link), Some(say)) => {
                 tracing::info!(peer = %connection.peer, "connected to a peer");
-                link.ready(gateway);
+                link.ready(say);
                 self.on(Event::Ready { ticket });
             }
             _ => {
                 tracing::warn!(peer = %connection.peer, "a peer showed no gateway: it is closed");
-                session.actor.stop(None);
+                session.stop();
             }
         }
     }
@@ -177,9 +167,10 @@ impl Director {
     }
 
     fn dial(&mut self, peer: PeerAddress) {
-        let (handshake, messages, id) = (self.handshake.clone(), self.messages.clone(), peer.id.clone());
+        let (net, handshake, messages) = (self.net.clone(), self.handshake.clone(), self.messages.clone());
+        let id = peer.id.clone();
         let dial = tokio::spawn(async move {
-            match dial(&handshake, &peer).await {
+            match dial(&*net, &handshake, &peer).await {
                 Ok((proven, stream)) => {
                     let _ = messages.send(Message::Proven { proven, stream, dialled: true });
                 }
@@ -202,9 +193,7 @@ impl Director {
         let close: Box<dyn Fn() + Send + Sync> = Box::new(close);
         let link = Link::new(connection.link, self.me.incarnation, connection.peer.clone(), self.serve.clone(), close);
         self.links.add(Arc::new(link));
-        let is_server = !connection.dialled;
-        let opened = NodeServerMessage::ConnectionOpenedExternal { stream: Box::new(stream), is_server };
-        if self.server.cast(opened).is_err() {
+        if !self.carrier.open(ticket, stream, connection.dialled) {
             return self.ended(ticket);
         }
         self.later(READY_MAX, Event::ReadyDue { ticket });
@@ -214,7 +203,7 @@ impl Director {
         let Some(connection) = self.connections.get_mut(&ticket) else { return };
         connection.closing = true;
         match (&connection.session, &connection.stream) {
-            (Some(session), _) => session.stop(None),
+            (Some(session), _) => session.stop(),
             (None, Some(_)) => self.ended(ticket),
             // It is being opened, and stopped as soon as it is.
             (None, None) => {}
@@ -230,49 +219,7 @@ impl Director {
     }
 }
 
-/// Each address that the name has now, until one is there.
-async fn dial(handshake: &Handshake, peer: &PeerAddress) -> anyhow::Result<(Proven, Handed)> {
-    let connect = async {
-        let mut failed = None;
-        for address in lookup_host(&peer.address).await.context("its name is not resolved")? {
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failed = Some(error),
-            }
-        }
-        Err(failed.map_or_else(|| anyhow::anyhow!("its name has no address"), anyhow::Error::from))
-    };
-    let stream = timeout(CONNECT_MAX, connect).await.context("connecting takes too long")??;
+async fn dial(net: &impl Net, handshake: &Handshake, peer: &PeerAddress) -> anyhow::Result<(Proven, Handed)> {
+    let stream = timeout(CONNECT_MAX, net.dial(&peer.address)).await.context("connecting takes too long")??;
     handshake.dial(stream, &peer.id).await
-}
-
-/// ractor_cluster's events, told to the director. Sessions that it accepted itself, on the port that it insists on, are
-/// nobody's and stopped.
-pub(super) struct Events(pub UnboundedSender<Message>);
-
-impl Events {
-    fn tell(&self, stage: Stage, session: NodeServerSessionInformation) {
-        match session.peer_addr.strip_prefix(LABEL).and_then(|ticket| ticket.parse().ok()) {
-            Some(ticket) => drop(self.0.send(Message::Session { ticket, stage, session })),
-            None => session.actor.stop(None),
-        }
-    }
-}
-
-impl NodeEventSubscription for Events {
-    fn node_session_opened(&self, session: NodeServerSessionInformation) {
-        self.tell(Stage::Opened, session);
-    }
-
-    fn node_session_authenticated(&self, session: NodeServerSessionInformation) {
-        self.tell(Stage::Authenticated, session);
-    }
-
-    fn node_session_ready(&self, session: NodeServerSessionInformation) {
-        self.tell(Stage::Ready, session);
-    }
-
-    fn node_session_disconnected(&self, session: NodeServerSessionInformation) {
-        self.tell(Stage::Ended, session);
-    }
 }

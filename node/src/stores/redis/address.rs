@@ -15,9 +15,9 @@ const REDIS_PORT: u16 = 6_379;
 const SENTINEL_PORT: u16 = 26_379;
 
 /// A peer that acknowledges nothing for so long is gone: without it a black-holed connection lives for minutes.
-const USER_TIMEOUT: Duration = Duration::from_secs(5);
+pub const USER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Probes of an idle connection, so that its end is noticed before the next turn needs it.
-const KEEPALIVE: Duration = Duration::from_secs(5);
+pub const KEEPALIVE: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub enum Address {

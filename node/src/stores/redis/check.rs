@@ -4,7 +4,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{RedisError, Value, cmd};
 
 use super::address::Address;
-use super::connect::{self, ConnectError, Manner, Target};
+use super::connect::{self, ConnectError, Dialler, Manner, Target};
 use super::options::RedisOptions;
 
 /// `XADD … NOMKSTREAM` and `XTRIM … MINID` came with it.
@@ -12,7 +12,7 @@ const VERSION_MIN: (u32, u32) = (6, 2);
 
 pub async fn problems(address: &Address, options: &RedisOptions) -> Vec<String> {
     let manner = Manner::new(options);
-    match Target::of(address) {
+    match Target::of(address, Dialler::Client) {
         Some(target) => match target.connect(&manner).await {
             Ok(mut connected) => of_server(&mut connected.writer, options.replicas(address)).await,
             Err(error) => vec![unreachable(address, &error)],
@@ -31,7 +31,7 @@ async fn of_cluster(address: &Address, options: &RedisOptions, manner: Manner) -
     let mut problems = Vec::new();
     for seed in seeds {
         let info = super::address::at(settings, seed.clone());
-        match connect::log_in_to(info, &manner, manner.answer).await {
+        match connect::log_in_to(&Dialler::Client, info, &manner, manner.answer).await {
             Ok(mut connection) => {
                 let info = cmd("CLUSTER").arg("INFO").query_async::<String>(&mut connection).await;
                 if !info.is_ok_and(|info| info.contains("cluster_state:ok")) {

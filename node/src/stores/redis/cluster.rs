@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::address::at;
-use super::connect::{self, ConnectError, Manner, Target};
+use super::connect::{self, ConnectError, Dialler, Manner, Target, Whom};
 use super::lane::{Lane, unavailable};
 use super::options::RedisOptions;
 use super::{pick, tag};
@@ -118,8 +118,8 @@ impl Looker {
     }
 
     async fn ask(&self, host: &Host) -> Result<Vec<(usize, usize, Host)>, RedisError> {
-        let info = at(&self.settings, host.clone());
-        let mut connection = connect::log_in_to(info, &self.manner, self.manner.answer).await?;
+        let (info, manner) = (at(&self.settings, host.clone()), &self.manner);
+        let mut connection = connect::log_in_to(&Dialler::Client, info, manner, manner.answer).await?;
         let said: Value = cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await?;
         let ranges: Vec<(usize, usize, Vec<Value>)> = match said {
             Value::Array(ranges) => ranges.into_iter().filter_map(range).collect(),
@@ -141,7 +141,8 @@ impl Looker {
     }
 
     fn start_lanes(&self, host: &Host) -> Vec<Arc<Lane>> {
-        let target = Target::Fixed(at(&self.settings, host.clone()));
+        let whom = Whom::Fixed(at(&self.settings, host.clone()));
+        let target = Target { whom, dialler: Dialler::Client };
         let look = self.look.clone();
         let start = || {
             let lane = Lane::start(target.clone(), self.manner.clone(), &self.options, self.replicas);

@@ -3,18 +3,35 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, ConnectionInfo, RedisError, Value, cmd};
+use ::redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, Value, cmd};
 use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
 
-use super::address::{Address, at};
+use super::address::{Address, KEEPALIVE, USER_TIMEOUT, at};
 use super::options::RedisOptions;
+use crate::net::{AnyStream, Dial, Vigil};
 
-/// Whom a lane connects to, found out again at each connection.
+/// Who opens the TCP connections: the client itself, TLS included, or another network, in plain TCP.
 #[derive(Clone)]
-pub enum Target {
+pub enum Dialler {
+    Client,
+    Other(Arc<dyn Dial>),
+}
+
+/// Whom a lane connects to, and by whom.
+#[derive(Clone)]
+pub struct Target {
+    pub whom: Whom,
+    pub dialler: Dialler,
+}
+
+/// Found out again at each connection.
+#[derive(Clone)]
+pub enum Whom {
     Fixed(ConnectionInfo),
     Sentinel { sentinels: Vec<(String, u16)>, master: String, settings: ConnectionInfo },
 }
@@ -78,18 +95,19 @@ impl Manner {
 
 impl Target {
     /// None for a cluster, whose masters are targets of their own.
-    pub fn of(address: &Address) -> Option<Self> {
-        match address.clone() {
-            Address::Single(info) => Some(Self::Fixed(info)),
-            Address::Sentinel { sentinels, master, settings } => Some(Self::Sentinel { sentinels, master, settings }),
-            Address::Cluster { .. } => None,
-        }
+    pub fn of(address: &Address, dialler: Dialler) -> Option<Self> {
+        let whom = match address.clone() {
+            Address::Single(info) => Whom::Fixed(info),
+            Address::Sentinel { sentinels, master, settings } => Whom::Sentinel { sentinels, master, settings },
+            Address::Cluster { .. } => return None,
+        };
+        Some(Self { whom, dialler })
     }
 
     pub async fn connect(&self, manner: &Manner) -> Result<Connected, ConnectError> {
         let info = self.find(manner).await?;
-        let mut writer = log_in_to(info.clone(), manner, manner.batch).await?;
-        let mut reader = log_in_to(info, manner, manner.answer).await?;
+        let mut writer = log_in_to(&self.dialler, info.clone(), manner, manner.batch).await?;
+        let mut reader = log_in_to(&self.dialler, info, manner, manner.answer).await?;
         must_be_master(&mut writer).await?;
         // A name may lead to another server each time.
         if run_id(&mut writer).await? != run_id(&mut reader).await? {
@@ -99,11 +117,11 @@ impl Target {
     }
 
     async fn find(&self, manner: &Manner) -> Result<ConnectionInfo, ConnectError> {
-        match self {
-            Self::Fixed(info) => Ok(info.clone()),
-            Self::Sentinel { sentinels, master, settings } => {
+        match &self.whom {
+            Whom::Fixed(info) => Ok(info.clone()),
+            Whom::Sentinel { sentinels, master, settings } => {
                 for sentinel in sentinels {
-                    match ask(sentinel, master, settings, manner).await {
+                    match ask(&self.dialler, sentinel, master, settings, manner).await {
                         Ok(Some(found)) => return Ok(at(settings, found)),
                         Ok(None) => tracing::warn!(sentinel.host = sentinel.0, "a sentinel does not know the master"),
                         Err(error) => tracing::warn!(sentinel.host = sentinel.0, %error, "a sentinel does not answer"),
@@ -117,27 +135,55 @@ impl Target {
 
 /// Sentinels are asked without the password of the master: it is not theirs, and mostly they have none.
 async fn ask(
+    dialler: &Dialler,
     sentinel: &(String, u16),
     master: &str,
     settings: &ConnectionInfo,
     manner: &Manner,
 ) -> Result<Option<(String, u16)>, RedisError> {
     let plain = at(settings, sentinel.clone()).set_redis_settings(::redis::RedisConnectionInfo::default());
-    let mut connection = open(plain, manner.connect, manner.answer).await?;
+    let mut connection = open(dialler, plain, manner.connect, manner.answer).await?;
     cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master).query_async(&mut connection).await
 }
 
 pub async fn log_in_to(
+    dialler: &Dialler,
     info: ConnectionInfo,
     manner: &Manner,
     answer: Duration,
 ) -> Result<MultiplexedConnection, RedisError> {
-    open(manner.log_in(info).await?, manner.connect, answer).await
+    open(dialler, manner.log_in(info).await?, manner.connect, answer).await
 }
 
-async fn open(info: ConnectionInfo, connect: Duration, answer: Duration) -> Result<MultiplexedConnection, RedisError> {
+async fn open(
+    dialler: &Dialler,
+    info: ConnectionInfo,
+    connect: Duration,
+    answer: Duration,
+) -> Result<MultiplexedConnection, RedisError> {
     let config = AsyncConnectionConfig::new().set_connection_timeout(Some(connect)).set_response_timeout(Some(answer));
-    Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
+    match dialler {
+        Dialler::Client => Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await,
+        Dialler::Other(dial) => {
+            let introduced = async {
+                let stream = dialled(&**dial, &info).await?;
+                MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await
+            };
+            let late = |_| RedisError::from(io::Error::from(io::ErrorKind::TimedOut));
+            let (connection, driver) = timeout(connect, introduced).await.map_err(late)??;
+            // Ends with the last clone of the connection.
+            tokio::spawn(driver);
+            Ok(connection)
+        }
+    }
+}
+
+async fn dialled(dial: &dyn Dial, info: &ConnectionInfo) -> Result<Box<dyn AnyStream>, RedisError> {
+    let ConnectionAddr::Tcp(host, port) = info.addr() else {
+        return Err(RedisError::from((ErrorKind::InvalidClientConfig, "only plain TCP can be dialled by others")));
+    };
+    let vigil = Vigil { unacknowledged_max: USER_TIMEOUT, keepalive_after: KEEPALIVE, keepalive_every: KEEPALIVE };
+    Ok(dial.dial_any(format!("{host}:{port}"), vigil).await?)
 }
 
 /// A server that was a master may have become a replica, and then refuses all writes for ever.

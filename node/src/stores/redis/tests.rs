@@ -307,7 +307,7 @@ async fn sentinels_lead_to_the_new_master_and_nothing_acknowledged_is_lost() {
 }
 
 async fn until_master(server: &RedisServer) {
-    let target = connect::Target::of(&Address::parse(&server.url()).unwrap()).unwrap();
+    let target = connect::Target::of(&Address::parse(&server.url()).unwrap(), Dialler::Client).unwrap();
     while target.connect(&Manner::new(&impatient())).await.is_err() {
         tokio::task::yield_now().await;
     }

@@ -3,12 +3,14 @@
 pub mod balancer;
 pub mod client;
 pub mod cluster;
+pub mod edge;
 pub mod failover;
 pub mod faulty_proxy;
 pub mod history;
 pub mod measure;
 pub mod model_server;
 pub mod namespaces;
+pub mod nginx;
 pub mod one_writer;
 pub mod process;
 pub mod random;

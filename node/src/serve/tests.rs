@@ -33,7 +33,7 @@ async fn start(drain_timeout: Duration) -> Running {
     let end_of_stream = Arc::new(Notify::new());
     let parts = parts(handed_off.clone(), end_of_stream.clone());
     let metrics = PrometheusBuilder::new().build_recorder().handle();
-    let node = Node::open(&config, 7, listen(&config).await.unwrap(), parts, metrics).unwrap();
+    let node = Node::open(&config, 7, listen(&config).unwrap(), parts, metrics).unwrap();
     let (http, ops) = (node.http.address(), node.ops.address());
     let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
     let ended = tokio::spawn(node.until_ended(events.clone(), received));
@@ -181,6 +181,16 @@ async fn a_node_is_assembled_and_put_away_again() {
         let late = tokio::time::timeout(Duration::from_millis(50), parts.fault).await;
         assert!(late.is_err(), "a node that was told to stop has no fault");
     }
+}
+
+#[tokio::test]
+async fn clients_that_come_all_at_once_find_a_place() {
+    let listener = reserve("http_addr", SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let all = futures::future::try_join_all((0..400).map(|_| TcpStream::connect(address)));
+    // Whoever finds none is not told so, and waits.
+    let connected = tokio::time::timeout(Duration::from_secs(10), all).await.expect("nobody waits").unwrap();
+    assert_eq!(connected.len(), 400);
 }
 
 /// The value of a directive in the shipped files of NGINX.

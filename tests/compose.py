@@ -154,8 +154,9 @@ class Service:
         limits = ["--clear-groups", "--no-new-privs"]
         if self.said.get("cap_drop") == ["ALL"]:
             limits += ["--bounding-set=-all", "--inh-caps=-all"]
+        files = self.said.get("ulimits", {}).get("nofile", 1024)
         return [
-            *("nsenter", f"--net=/run/netns/{self.network}", "env", "-i"),
+            *("prlimit", f"--nofile={files}", "nsenter", f"--net=/run/netns/{self.network}", "env", "-i"),
             *(f"{name}={value}" for name, value in self.environment.items()),
             *("chroot", str(self.root), "setpriv", f"--reuid={user}", f"--regid={group}", *limits),
             *("sh", "-c", 'cd "$0" && exec "$@"', self.working_folder, *command),
@@ -184,7 +185,7 @@ class Service:
 
 # Of a service's keys: those that this program acts upon, and those that say nothing without an engine.
 UNDERSTOOD = {"image", "user", "command", "entrypoint", "environment", "volumes", "tmpfs", "network_mode", "networks"}
-UNDERSTOOD |= {"read_only", "cap_drop", "healthcheck", "depends_on", "stop_signal"}
+UNDERSTOOD |= {"read_only", "cap_drop", "healthcheck", "depends_on", "stop_signal", "ulimits"}
 UNDERSTOOD |= {"build", "restart", "security_opt", "stop_grace_period", "ports"}
 
 
@@ -241,29 +242,27 @@ def check_answers(services, folder, addresses):
     print(f"a turn through NGINX: {answer['output'][0]['content'][0]['text']}")
     view = json.loads(get(f"http://{addresses['klatch-1']}:9090/cluster"))
     assert [member["status"] for member in view["members"]] == ["up"] * 3, view
-    until("Prometheus reaches all", lambda: all_up(json.loads(get(f"http://{addresses['prometheus']}:9090/api/v1/targets"))))
+    targets = f"http://{addresses['prometheus']}:9090/api/v1/targets"
+    until("Prometheus reaches all", lambda: all_up(json.loads(get(targets))))
     get(f"http://{addresses['alertmanager']}:9093/-/ready")
 
 
 def all_up(answer):
     targets = answer["data"]["activeTargets"]
     bad = [f"{target['scrapeUrl']}: {target['lastError']}" for target in targets if target["health"] != "up"]
-    print(f"Prometheus reaches {len(targets) - len(bad)} of {len(targets)}") if targets and not bad else None
-    return bad or bool(targets)
+    return bad or len(targets) > 0
 
 
 def stop_all(services):
-    """All at once, as `docker compose stop` does with what nothing depends on: each ends by itself, and in good order."""
-    for name in ("nginx", "klatch-0", "klatch-1", "klatch-2", "redis"):
-        service = services[name]
-        service.process.send_signal(getattr(signal, service.said.get("stop_signal", "SIGTERM")))
-        if name in ("nginx", "klatch-2"):
-            waited = ["nginx"] if name == "nginx" else ["klatch-0", "klatch-1", "klatch-2"]
-            for one in waited:
-                code = services[one].process.wait(timeout=PATIENCE_SECONDS)
-                assert code == 0, f"{one} ended with {code}: {services[one].log()[-2000:]}"
-                print(f"{one} stopped")
-    assert services["redis"].process.wait(timeout=PATIENCE_SECONDS) == 0, services["redis"].log()
+    """First who asks, last who is asked; the nodes together. Each ends by itself, and in good order."""
+    for together in (["nginx"], ["klatch-0", "klatch-1", "klatch-2"], ["redis"]):
+        for name in together:
+            wanted = services[name].said.get("stop_signal", "SIGTERM")
+            services[name].process.send_signal(getattr(signal, wanted))
+        for name in together:
+            code = services[name].process.wait(timeout=PATIENCE_SECONDS)
+            assert code == 0, f"{name} ended with {code}: {services[name].log()[-2000:]}"
+            print(f"{name} stopped", flush=True)
 
 
 def main():
@@ -279,7 +278,9 @@ def main():
     with tempfile.TemporaryDirectory(prefix="klatch-compose-") as made:
         folder = Path(made)
         run("mount", "-t", "tmpfs", "-o", "mode=0755", "none", folder)
-        run("mount", "-t", "tmpfs", "none", "/run/netns") if Path("/run/netns").exists() else None
+        Path("/run/netns").mkdir(exist_ok=True)
+        # Names of namespaces are files: with a folder of their own they are gone with this program.
+        run("mount", "-t", "tmpfs", "none", "/run/netns")
         run("ip", "link", "set", "lo", "up")
         run("ip", "link", "add", "klatch0", "type", "bridge")
         run("ip", "addr", "add", HUB, "dev", "klatch0")

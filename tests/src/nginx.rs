@@ -45,8 +45,10 @@ impl Nginx {
         let status_url = format!("http://127.0.0.1:{status_port}");
         let nginx = Self { url, status_url, folder, child };
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let alive =
-            async || Ok(drop(http.get(format!("{}/healthz", nginx.status_url)).send().await?.error_for_status()?));
+        let alive = async || {
+            http.get(format!("{}/healthz", nginx.status_url)).send().await?.error_for_status()?;
+            Ok(())
+        };
         until("NGINX answers", alive).await.with_context(|| nginx.complaints())?;
         Ok(nginx)
     }

@@ -48,6 +48,9 @@ pub struct Outcome {
     pub failed: Vec<String>,
     /// Streams that broke off, and were read on by another request.
     pub resumed: u64,
+    /// Requests whose connection broke before an answer began, and that were sent once more, as every SDK does. NGINX closes
+    /// idle connections when it is reloaded, and a request may just be on its way.
+    pub asked_again: u64,
     /// Turns that are stored twice, or not at all, or that were told differently.
     pub wrong: Vec<String>,
 }
@@ -208,7 +211,13 @@ impl Client {
     }
 
     async fn create(&mut self) -> Option<String> {
-        let created = self.api.create(&self.url).await;
+        let mut created = self.api.create(&self.url).await;
+        let broken =
+            |error: &anyhow::Error| error.downcast_ref::<reqwest::Error>().is_some_and(|it| it.status().is_none());
+        if created.as_ref().is_err_and(broken) {
+            self.outcome.asked_again += 1;
+            created = self.api.create(&self.url).await;
+        }
         self.counted();
         match created {
             Ok(conversation) => Some(conversation),
@@ -233,8 +242,13 @@ impl Client {
         well
     }
 
-    async fn plain(&self, ask: &Ask<'_>) -> Option<String> {
-        match self.api.turn(&self.url, ask, TURN_MAX).await {
+    async fn plain(&mut self, ask: &Ask<'_>) -> Option<String> {
+        let mut answer = self.api.turn(&self.url, ask, TURN_MAX).await;
+        if answer == Answer::Nothing {
+            self.outcome.asked_again += 1;
+            answer = self.api.turn(&self.url, ask, TURN_MAX).await;
+        }
+        match answer {
             Answer::Completed { reply } if reply == ask.text => None,
             answer => Some(format!("{answer:?}")),
         }
@@ -243,6 +257,10 @@ impl Client {
     async fn stream(&mut self, ask: &Ask<'_>) -> Option<String> {
         let mut seen = Seen::default();
         let mut end = self.api.stream(&self.url, ask, PATIENT, &mut seen).await;
+        if end == Err(Answer::Nothing) {
+            self.outcome.asked_again += 1;
+            end = self.api.stream(&self.url, ask, PATIENT, &mut seen).await;
+        }
         for resumed in 0.. {
             let broke_off = matches!(end, Ok(End::Cut | End::Silent)) || (resumed > 0 && end.is_err());
             if !broke_off || seen.response.is_none() || resumed == RESUMED_MAX {
@@ -281,17 +299,18 @@ impl Outcome {
         self.keyed += other.keyed;
         self.failed.extend(other.failed);
         self.resumed += other.resumed;
+        self.asked_again += other.asked_again;
         self.wrong.extend(other.wrong);
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, turns, streams, keyed, failed, resumed, wrong } = self;
+        let Self { requests, turns, streams, keyed, failed, resumed, asked_again, wrong } = self;
         write!(
             f,
             "{requests} requests, of them {turns} turns ({keyed} with a key, {streams} as streams): {} failed, {} wrong, \
-             {resumed} streams resumed",
+             {resumed} streams resumed, {asked_again} requests sent again by their client",
             failed.len(),
             wrong.len()
         )?;

@@ -17,7 +17,7 @@ use anyhow::Context;
 use axum::Router;
 use futures::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -36,6 +36,9 @@ const LINGER: Duration = Duration::from_millis(500);
 const HAND_OFF_LEAST: Duration = Duration::from_secs(5);
 /// The store has little left to write by then; a disk that takes longer than this is stuck.
 const FLUSH_MAX: Duration = Duration::from_secs(10);
+/// Connections that the system holds until they are accepted; it may allow fewer. After another node's end clients and
+/// balancers come all at once, and who finds no place tries again after a second, when a balancer has given up already.
+const ACCEPT_QUEUE_MAX: u32 = 4_096;
 /// Connections to the ops port: a few scrapers and probes.
 const OPS_CONNECTIONS_MAX: usize = 64;
 /// Events of the drain that wait: each of its steps has at most one, and a person can press Ctrl-C.
@@ -91,7 +94,7 @@ pub async fn run(config: Config, invocation: Invocation) -> anyhow::Result<u8> {
         "starting"
     );
     open_files::raise(config.limits.connections);
-    let mut listeners = listen(&config).await?;
+    let mut listeners = listen(&config)?;
     let mut signals = Signals::watch()?;
     let parts = tokio::select! {
         parts = assemble::assemble(&config, incarnation, listeners.cluster.take()) => parts?,
@@ -111,20 +114,27 @@ pub async fn run(config: Config, invocation: Invocation) -> anyhow::Result<u8> {
     Ok(code)
 }
 
-async fn listen(config: &Config) -> anyhow::Result<Listeners> {
+fn listen(config: &Config) -> anyhow::Result<Listeners> {
     Ok(Listeners {
-        http: reserve("http_addr", config.http_addr).await?,
-        ops: reserve("ops_addr", config.ops_addr).await?,
+        http: reserve("http_addr", config.http_addr)?,
+        ops: reserve("ops_addr", config.ops_addr)?,
         cluster: match config.cluster_addr() {
-            Some(address) => Some(reserve("cluster.addr", address).await?),
+            Some(address) => Some(reserve("cluster.addr", address)?),
             None => None,
         },
     })
 }
 
-async fn reserve(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|error| anyhow::anyhow!(config::check::cannot_listen(key, address, &error)))
+fn reserve(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    bind(address).map_err(|error| anyhow::anyhow!(config::check::cannot_listen(key, address, &error)))
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As after a crash: connections of the life before may linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(ACCEPT_QUEUE_MAX)
 }
 
 /// Later starts have higher numbers, as long as the clock does not go back by more than the time between them; the

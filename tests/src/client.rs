@@ -129,8 +129,12 @@ impl Api {
         // A connection that is kept to an address that vanished breaks only when it is used again.
         let http =
             Client::builder().no_proxy().connect_timeout(CONNECT_MAX).tcp_nodelay(true).pool_max_idle_per_host(0);
-        let http = http.build()?;
-        Ok(Self { http, token })
+        Ok(Self::over(http.build()?, token))
+    }
+
+    /// Over connections as this client makes and keeps them.
+    pub fn over(http: Client, token: String) -> Self {
+        Self { http, token }
     }
 
     fn get(&self, url: &str) -> RequestBuilder {

@@ -73,6 +73,11 @@ pub struct ClusterProcesses {
 impl ClusterProcesses {
     /// Started in any order, all at once; formed when this returns.
     pub async fn start(settings: ClusterSettings) -> anyhow::Result<Self> {
+        Self::start_with(settings, "").await
+    }
+
+    /// With lines at the top of the TOML file, outside of its sections.
+    pub async fn start_with(settings: ClusterSettings, top: &str) -> anyhow::Result<Self> {
         let keys = tempfile::Builder::new().prefix("klatch-keys-").tempdir()?;
         let key = keys.path().join("signing.pem");
         std::fs::write(&key, signing_key()?)?;
@@ -89,7 +94,7 @@ impl ClusterProcesses {
         let http = http.build()?;
         let mut cluster = Self { redis, nodes: Vec::new(), network, http, _keys: keys };
         let started = (0..settings.nodes).map(|node| {
-            let settings = cluster.node_settings(node, &settings, &key);
+            let settings = cluster.node_settings(node, &settings, top, &key);
             async move { NodeProcess::start(settings?).await }
         });
         cluster.nodes = futures::future::try_join_all(started).await?;
@@ -97,7 +102,13 @@ impl ClusterProcesses {
         Ok(cluster)
     }
 
-    fn node_settings(&self, node: usize, settings: &ClusterSettings, key: &Path) -> anyhow::Result<NodeSettings> {
+    fn node_settings(
+        &self,
+        node: usize,
+        settings: &ClusterSettings,
+        top: &str,
+        key: &Path,
+    ) -> anyhow::Result<NodeSettings> {
         let port = free_port()?;
         let mut environment = vec![
             ("KLATCH_NODE_NAME".to_owned(), Self::name(node)),
@@ -123,7 +134,7 @@ impl ClusterProcesses {
         environment.extend([("KLATCH_CLUSTER_ADDR".to_owned(), address), ("KLATCH_ADVERTISE".to_owned(), advertised)]);
         let ClusterSettings { limits, sections, .. } = settings;
         let config = format!(
-            "[auth]\nsigning_keys = [\"{}\"]\n\n[limits]\nrequests_per_minute = 1000000000\n{limits}\n\n{sections}\n",
+            "{top}[auth]\nsigning_keys = [\"{}\"]\n\n[limits]\nrequests_per_minute = 1000000000\n{limits}\n\n{sections}\n",
             key.display()
         );
         Ok(NodeSettings { config, store, host, namespace, environment })

@@ -65,7 +65,7 @@ pub async fn create(
     };
     let id = identity.new_conversation();
     let answer = edge.handle.ask(id, Request::Create(Box::new(created))).await;
-    summary(id, answer.map_err(|refusal| of_key(refusal, identity.key.is_some()))?)
+    summary(id, &identity, answer.map_err(|refusal| of_key(refusal, identity.key.is_some()))?)
 }
 
 /// The conversation that this very request made before.
@@ -83,7 +83,7 @@ async fn made_before(
         }
         (_, Did::Turn(_) | Did::ItemsAdded(_) | Did::MetadataSet) => return None,
     };
-    Some(Replayable { body, replayed: true })
+    Some(Replayable { body, replayed: identity.tells(true) })
 }
 
 /// A conversation that a key leads to and that is not the caller's: the key has been used by someone else, or for a
@@ -101,10 +101,11 @@ fn checked_metadata(metadata: Option<Metadata>) -> Result<Vec<(String, String)>,
     Ok(metadata.into_iter().collect())
 }
 
-fn summary(id: ConversationId, answer: Answer) -> Result<Replayable<Conversation>, ApiError> {
+fn summary(id: ConversationId, identity: &Identity, answer: Answer) -> Result<Replayable<Conversation>, ApiError> {
     match answer {
         Answer::Conversation { created_at_ms, metadata, replayed } => {
-            Ok(Replayable { body: Conversation::new(id, created_at_ms, &metadata), replayed })
+            let body = Conversation::new(id, created_at_ms, &metadata);
+            Ok(Replayable { body, replayed: identity.tells(replayed) })
         }
         other => Err(unexpected(&other)),
     }
@@ -139,7 +140,7 @@ pub async fn update(
         body.metadata.ok_or_else(|| ApiError::invalid("metadata", "is required: an object, or null for none"))?;
     let metadata = checked_metadata(given)?;
     let request = Request::SetMetadata { caller, metadata, key: identity.key_use() };
-    summary(id, ask_of(&edge, id, request).await?)
+    summary(id, &identity, ask_of(&edge, id, request).await?)
 }
 
 /// Deletes a conversation with all that it holds.
@@ -177,12 +178,13 @@ pub async fn fork(
         Err(error) => return made_before(&edge, &caller, &identity, id).await.ok_or(error),
     };
     let child = identity.new_conversation();
-    let request = Request::Fork { caller, child, before, key: identity.key_use() };
+    let request = Request::Fork { caller, child, before, key: identity.known_by() };
     match ask_of(&edge, id, request).await? {
         Answer::Forked { child, created, replayed } => {
             let made = edge.handle.ask(child, Request::Create(created)).await;
-            let made = summary(child, made.map_err(|refusal| of_key(refusal, identity.key.is_some()))?)?;
-            Ok(Replayable { replayed: replayed || made.replayed, ..made })
+            let made = made.map_err(|refusal| of_key(refusal, identity.key.is_some()))?;
+            let made = summary(child, &identity, made)?;
+            Ok(Replayable { replayed: identity.tells(replayed) || made.replayed, ..made })
         }
         other => Err(unexpected(&other)),
     }

@@ -42,7 +42,7 @@ pub async fn add(
         Err(error) => return added_before(&edge, &caller, &identity, id).await.ok_or(error),
     };
     let items = inputs::new_items(&resolved);
-    let request = Request::AddItems { caller: caller.clone(), items, key: identity.key_use() };
+    let request = Request::AddItems { caller: caller.clone(), items, key: identity.known_by() };
     let (ordinals, replayed) = match ask_of(&edge, id, request).await? {
         Answer::Items { ordinals, replayed } => (ordinals, replayed),
         other => return Err(unexpected(&other)),
@@ -55,7 +55,7 @@ pub async fn add(
         }
     };
     let shown = in_order(resolved, added).iter().map(|item| WireItem::new(id, item)).collect();
-    Ok(Replayable { body: List::new(shown, false), replayed })
+    Ok(Replayable { body: List::new(shown, false), replayed: identity.tells(replayed) })
 }
 
 /// The items that this very request added before.
@@ -70,7 +70,7 @@ async fn added_before(
     };
     let added = read_all(edge, id, &state, &ordinals).await.ok()?;
     let shown = added.iter().map(|item| WireItem::new(id, item)).collect();
-    Some(Replayable { body: List::new(shown, false), replayed: true })
+    Some(Replayable { body: List::new(shown, false), replayed: identity.tells(true) })
 }
 
 /// The new items, as they were added.

@@ -32,7 +32,7 @@ pub async fn any_response(edge: &Edge, id: ResponseId, caller: &Caller) -> Resul
     Ok(reader.turn(id.conversation, &state, id.turn).await?)
 }
 
-/// What this very request did before under its key, and the conversation that keeps the key. Asked once the request
+/// What this very request did before under its key or attempt, and the conversation that keeps it. Asked once the request
 /// cannot be carried out: what it names may have gone since, and it is answered again all the same.
 pub async fn done_before(
     edge: &Edge,
@@ -40,7 +40,7 @@ pub async fn done_before(
     identity: &Identity,
     keeper: ConversationId,
 ) -> Option<(Arc<State>, Did)> {
-    let used = identity.key_use()?;
+    let used = identity.known_by()?;
     let state = edge.handle.reader().conversation(keeper, caller).await.ok()??;
     let did = state.key(&used.key).filter(|known| known.used == used)?.did.clone();
     Some((state, did))

@@ -111,6 +111,11 @@ impl World {
         self.send(request.body(Body::from(body.to_string())).expect("a request")).await
     }
 
+    async fn attempted(&self, path: &str, attempt: &str, body: Value) -> Answered {
+        let request = self.request("POST", path).header("x-klatch-attempt-key", attempt);
+        self.send(request.body(Body::from(body.to_string())).expect("a request")).await
+    }
+
     async fn say(&self, body: Value) -> Value {
         let mut whole = json!({"model": "echo", "input": "hi"});
         for (name, value) in body.as_object().expect("an object") {
@@ -255,6 +260,46 @@ async fn a_key_makes_one_turn() {
     assert_eq!((again.json(), again.headers["idempotent-replayed"].as_bytes()), (first.json(), &b"true"[..]));
     let reused = world.keyed("/v1/responses", "k", json!({"model": "echo", "input": "twice"})).await;
     assert_eq!(reused.error(422).0, "idempotency_key_reused");
+}
+
+#[tokio::test]
+async fn what_the_proxy_sends_again_is_done_once_and_nobody_is_told() {
+    let world = World::new().await;
+    let conversation = world.conversation().await;
+    let first = world.say(json!({"conversation": conversation, "input": "one"})).await;
+    world.say(json!({"conversation": conversation, "input": "two"})).await;
+    let path = |rest: &str| format!("/v1/conversations/{conversation}{rest}");
+    let item = json!({"items": [{"type": "message", "role": "user", "content": "three"}]});
+    let echo = |place: Value| {
+        let mut body = json!({"model": "echo", "input": "hi"});
+        body.as_object_mut().expect("an object").extend(place.as_object().expect("an object").clone());
+        body
+    };
+    let all = [
+        ("/v1/conversations".to_owned(), json!({"metadata": {"a": "b"}})),
+        (path("/items"), item),
+        (path("/fork"), json!({})),
+        ("/v1/responses".to_owned(), echo(json!({}))),
+        ("/v1/responses".to_owned(), echo(json!({"conversation": conversation}))),
+        // Something came since, so this one forks.
+        ("/v1/responses".to_owned(), echo(json!({"previous_response_id": first["id"]}))),
+    ];
+    for (n, (path, body)) in all.iter().enumerate() {
+        let send = async |attempt: String| {
+            let answered = world.attempted(path, &attempt, body.clone()).await;
+            assert_eq!(
+                (answered.status, answered.headers.get("idempotent-replayed")),
+                (StatusCode::OK, None),
+                "{path}"
+            );
+            answered.json()
+        };
+        let once = send(format!("{n}")).await;
+        assert_eq!(send(format!("{n}")).await, once, "{path}");
+        assert_ne!(send(format!("{n} anew")).await, once, "{path}");
+    }
+    let texts = world.history(&conversation).await;
+    assert_eq!(texts, ["one", "one", "two", "two", "three", "three", "hi", "hi", "hi", "hi"]);
 }
 
 #[tokio::test]

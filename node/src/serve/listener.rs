@@ -30,8 +30,8 @@ use crate::net::{Listener, Stream};
 use crate::telemetry::{CONNECTIONS, CONNECTIONS_REFUSED};
 
 /// How long a connection may be idle, and a request's head be on its way. Above what balancers keep connections for
-/// (NGINX 60 s by default), or they send requests into connections that we close.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// (20 s in nginx/), or they send requests into connections that we close.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Fields in a request's head; over it 431. Browsers and SDKs send some twenty.
 const HEADERS_MAX: usize = 100;
 /// Bytes of a request's head; over it 431. NGINX passes 32 KB on at most.

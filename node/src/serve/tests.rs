@@ -33,7 +33,7 @@ async fn start(drain_timeout: Duration) -> Running {
     let end_of_stream = Arc::new(Notify::new());
     let parts = parts(handed_off.clone(), end_of_stream.clone());
     let metrics = PrometheusBuilder::new().build_recorder().handle();
-    let node = Node::open(&config, 7, listen(&config).await.unwrap(), parts, metrics).unwrap();
+    let node = Node::open(&config, 7, listen(&config).unwrap(), parts, metrics).unwrap();
     let (http, ops) = (node.http.address(), node.ops.address());
     let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
     let ended = tokio::spawn(node.until_ended(events.clone(), received));
@@ -181,4 +181,36 @@ async fn a_node_is_assembled_and_put_away_again() {
         let late = tokio::time::timeout(Duration::from_millis(50), parts.fault).await;
         assert!(late.is_err(), "a node that was told to stop has no fault");
     }
+}
+
+#[tokio::test]
+async fn clients_that_come_all_at_once_find_a_place() {
+    let listener = reserve("http_addr", SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let all = futures::future::try_join_all((0..400).map(|_| TcpStream::connect(address)));
+    // Whoever finds none is not told so, and waits.
+    let connected = tokio::time::timeout(Duration::from_secs(10), all).await.expect("nobody waits").unwrap();
+    assert_eq!(connected.len(), 400);
+}
+
+/// The value of a directive in the shipped files of NGINX.
+fn shipped(file: &str, directive: &str) -> Vec<String> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../nginx/klatch").join(file);
+    let text = std::fs::read_to_string(path).unwrap();
+    let value = |line: &str| line.trim().strip_prefix(directive)?.trim().strip_suffix(';').map(str::to_owned);
+    text.lines().filter_map(value).collect()
+}
+
+#[test]
+fn nginx_as_it_is_shipped_and_a_node_by_default_agree() {
+    let seconds = |value: &String| Duration::from_secs(value.strip_suffix('s').unwrap().parse().unwrap());
+    let keeps = seconds(&shipped("proxy.conf", "keepalive_timeout")[0]);
+    assert!(keeps < listener::IDLE_TIMEOUT, "requests would meet connections that the node just closed");
+    let behind = Config { http_addr: SocketAddr::from(([0, 0, 0, 0], 8080)), ..Config::default() };
+    assert!(keeps < behind.drain_lag(), "a node that stops would close idle connections that NGINX still uses");
+    let limits = behind.limits;
+    assert!(limits.keep_alive < seconds(&shipped("proxy.conf", "proxy_read_timeout")[0]), "quiet streams would be cut");
+    let turns = shipped("site.conf", "proxy_read_timeout");
+    assert!(turns.len() == 1 && limits.wait_max < seconds(&turns[0]), "long turns would be cut");
+    assert_eq!(shipped("limits.conf", "client_max_body_size"), [format!("{}m", limits.body_bytes >> 20)]);
 }

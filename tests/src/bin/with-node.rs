@@ -1,19 +1,25 @@
-//! Runs a command against a node of its own, or against a cluster: `with-node [--nodes N] COMMAND [ARGUMENT…]`. It has an
+//! Runs a command against a node of its own, or against a cluster: `with-node [--nodes N [--nginx]] COMMAND [ARGUMENT…]`. It has an
 //! account `ann`, the models that the client suites ask for, a model server behind one of them, and limits out of the way;
 //! where it is stands in the environment of the command (see tests/clients/README.md). Ends with the command's exit code.
 //!
-//! With `--nodes` there is a Redis too, and before the nodes a balancer that sends each request to one picked at random.
+//! With `--nodes` there is a Redis too, and before the nodes a balancer that sends each request to one picked at random; with
+//! `--nginx` NGINX as it is shipped, and the environment names the authority of its certificate.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use klatch_tests::balancer::Balancer;
 use klatch_tests::cluster::{ClusterProcesses, ClusterSettings, Links};
 use klatch_tests::model_server::ModelServer;
+use klatch_tests::nginx::Nginx;
 use klatch_tests::process::{NodeProcess, NodeSettings};
 
 const PASSWORD: &str = "correct horse battery staple";
-const USAGE: &str = "usage: with-node [--nodes N] COMMAND [ARGUMENT…]";
+const USAGE: &str = "usage: with-node [--nodes N [--nginx]] COMMAND [ARGUMENT…]";
+
+/// Where Python (httpx; requests), Node and rustls look for authorities beside their own.
+const AUTHORITY_VARIABLES: [&str; 3] = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"];
 
 /// What the command is given.
 struct Target {
@@ -21,6 +27,8 @@ struct Target {
     ops_url: String,
     /// Of ann, of another user, and of a user of another tenant.
     tokens: [String; 3],
+    /// File of the certificate that the URL's is signed with.
+    authority: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -30,6 +38,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Some(_) => Some(arguments.next().context(USAGE)?.parse::<usize>().context("--nodes needs a number")?),
         None => None,
     };
+    let behind_nginx = nodes.is_some() && arguments.next_if(|next| next == "--nginx").is_some();
     let command: Vec<String> = arguments.collect();
     let model = ModelServer::start().await?;
     let responders = responders(&model.base_url());
@@ -45,10 +54,19 @@ async fn main() -> anyhow::Result<ExitCode> {
         Some(nodes) => {
             let (limits, sections) = (String::new(), responders);
             let settings = ClusterSettings { nodes, links: Links::Direct, limits, sections };
-            let cluster = ClusterProcesses::start(settings).await?;
-            let balancer = Balancer::start(cluster.urls()).await?;
-            let target = target(&cluster.nodes[0], balancer.url()).await?;
-            let ended = run(&command, &target).await?;
+            let top = if behind_nginx { "trust_forwarded_for = true\n" } else { "" };
+            let cluster = ClusterProcesses::start_with(settings, top).await?;
+            let ended = if behind_nginx {
+                let nginx = Nginx::start(&cluster.urls()).await?;
+                let mut target = target(&cluster.nodes[0], nginx.url.clone()).await?;
+                target.authority = Some(nginx.authority());
+                let ended = run(&command, &target).await?;
+                eprint!("{}", nginx.complaints());
+                ended
+            } else {
+                let balancer = Balancer::start(cluster.urls()).await?;
+                run(&command, &target(&cluster.nodes[0], balancer.url()).await?).await?
+            };
             complain(cluster.nodes.iter().map(|node| (node.url.as_str(), node.log())))?;
             Ok(ended)
         }
@@ -62,13 +80,15 @@ async fn target(node: &NodeProcess, url: String) -> anyhow::Result<Target> {
         node.token("bob", "default").await?,
         node.token("ann", "elsewhere").await?,
     ];
-    Ok(Target { url, ops_url: node.ops_url.clone(), tokens })
+    Ok(Target { url, ops_url: node.ops_url.clone(), tokens, authority: None })
 }
 
 async fn run(command: &[String], target: &Target) -> anyhow::Result<ExitCode> {
     let (program, arguments) = command.split_first().context(USAGE)?;
     let [ann, other, other_tenant] = &target.tokens;
+    let authority = target.authority.iter().flat_map(|file| AUTHORITY_VARIABLES.map(|name| (name, file)));
     let status = tokio::process::Command::new(program)
+        .envs(authority)
         .args(arguments)
         .env("KLATCH_URL", &target.url)
         .env("KLATCH_OPS_URL", &target.ops_url)

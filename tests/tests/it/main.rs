@@ -2,6 +2,7 @@
 
 mod auth_role;
 mod cluster;
+mod edge;
 mod exactly_once;
 mod failover;
 mod invariants;

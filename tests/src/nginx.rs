@@ -1,0 +1,183 @@
+//! NGINX as it is shipped: the files of `nginx/` before nodes of a test's own, with a certificate of its own. Only addresses,
+//! ports and the certificate's folder are put in their place; a file that does not have them where they are looked for fails
+//! the test.
+//!
+//! Runs in a folder of its own, as whoever runs the test, and ends with it.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::cluster::until;
+use crate::process::free_port;
+
+/// Its workers have a moment to put away what they do.
+const STOP_MAX: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(20);
+
+pub struct Nginx {
+    /// `https://localhost:PORT`.
+    pub url: String,
+    /// `http://127.0.0.1:PORT` of stub_status and healthz.
+    pub status_url: String,
+    folder: TempDir,
+    child: Child,
+}
+
+impl Nginx {
+    /// Before the nodes at these URLs, once it answers.
+    pub async fn start(nodes: &[String]) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("klatch-nginx-").tempdir()?;
+        // Workers of a master that is root are not.
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
+        let (port, status_port) = (free_port()?, free_port()?);
+        certify(folder.path())?;
+        lay(folder.path(), port, status_port, nodes)?;
+        let child = spawn(folder.path())?;
+        let url = format!("https://localhost:{port}");
+        let status_url = format!("http://127.0.0.1:{status_port}");
+        let nginx = Self { url, status_url, folder, child };
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let alive = async || {
+            http.get(format!("{}/healthz", nginx.status_url)).send().await?.error_for_status()?;
+            Ok(())
+        };
+        until("NGINX answers", alive).await.with_context(|| nginx.complaints())?;
+        Ok(nginx)
+    }
+
+    /// The certificate that signed its own, as a file in PEM.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("tls/authority.crt")
+    }
+
+    /// A client that trusts it.
+    pub fn client(&self) -> anyhow::Result<reqwest::ClientBuilder> {
+        let authority = reqwest::Certificate::from_pem(&std::fs::read(self.authority())?)?;
+        Ok(reqwest::Client::builder().no_proxy().tls_certs_only([authority]))
+    }
+
+    /// As an operator does it: new workers take over, the old ones finish what they have.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        let output = command(self.folder.path()).args(["-s", "reload"]).output()?;
+        ensure!(output.status.success(), "nginx -s reload: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// Processes that serve, those that only finish included.
+    pub fn workers(&self) -> anyhow::Result<Vec<u32>> {
+        let master = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"))?;
+        Ok(children.split_whitespace().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// The lines of the access log that are whole.
+    pub fn log(&self) -> anyhow::Result<Vec<Value>> {
+        let bytes = std::fs::read(self.folder.path().join("access.log"))?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let text = std::str::from_utf8(&bytes[..whole]).context("the access log is not UTF-8")?;
+        let parse = |line: &str| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"));
+        text.lines().map(parse).collect()
+    }
+
+    /// What it said of errors.
+    pub fn complaints(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("error.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // A master that is killed leaves its workers behind.
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < STOP_MAX {
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+/// The shipped files, with what is this test's own in them.
+fn lay(folder: &Path, port: u16, status_port: u16, nodes: &[String]) -> anyhow::Result<()> {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nginx");
+    let (conf, tls) = (folder.join("conf"), folder.join("tls"));
+    copy(&shipped, &conf)?;
+    put(&conf.join("klatch/site.conf"), "listen 8443 ", &format!("listen 127.0.0.1:{port} "))?;
+    put(&conf.join("klatch/site.conf"), "/etc/klatch/tls/tls.crt", &tls.join("tls.crt").display().to_string())?;
+    put(&conf.join("klatch/site.conf"), "/etc/klatch/tls/tls.key", &tls.join("tls.key").display().to_string())?;
+    put(&conf.join("klatch/status.conf"), "listen 8090;", &format!("listen 127.0.0.1:{status_port};"))?;
+    let file = conf.join("upstreams.conf");
+    let text = std::fs::read_to_string(&file)?;
+    let of = |line: &&str| line.starts_with("server ");
+    let options = text.lines().find(of).and_then(|line| line.splitn(3, ' ').nth(2)).context("no server is shipped")?;
+    let servers = nodes.iter().map(|url| format!("server {} {options}\n", url.trim_start_matches("http://")));
+    std::fs::write(&file, servers.collect::<String>())?;
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from).with_context(|| format!("{}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?
+        } else {
+            std::fs::write(target, std::fs::read(entry.path())?)?
+        }
+    }
+    Ok(())
+}
+
+/// Replaces what must be there once.
+fn put(file: &Path, shipped: &str, own: &str) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file)?;
+    ensure!(text.matches(shipped).count() == 1, "{} should have {shipped:?} once", file.display());
+    Ok(std::fs::write(file, text.replace(shipped, own))?)
+}
+
+/// An authority, and a certificate for this machine.
+fn certify(folder: &Path) -> anyhow::Result<()> {
+    let tls = folder.join("tls");
+    std::fs::create_dir(&tls)?;
+    let (root, key) = (KeyPair::generate()?, KeyPair::generate()?);
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name.push(DnType::CommonName, "an authority of these tests");
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = parameters.self_signed(&root)?;
+    let issuer = Issuer::new(parameters, root);
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let mut parameters = CertificateParams::new(names)?;
+    // Under the authority's name it would be taken for signed by itself; and some clients insist on who issued it.
+    parameters.distinguished_name.push(DnType::CommonName, "localhost");
+    parameters.use_authority_key_identifier_extension = true;
+    let certificate = parameters.signed_by(&key, &issuer)?;
+    std::fs::write(tls.join("authority.crt"), authority.pem())?;
+    std::fs::write(tls.join("tls.crt"), certificate.pem())?;
+    Ok(std::fs::write(tls.join("tls.key"), key.serialize_pem())?)
+}
+
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(folder).arg("-c").arg(folder.join("conf/nginx.conf"));
+    command
+}
+
+fn spawn(folder: &Path) -> anyhow::Result<Child> {
+    let file = |name: &str| std::fs::File::options().create(true).append(true).open(folder.join(name));
+    let mut command = command(folder);
+    command.args(["-g", "daemon off;"]).stdin(Stdio::null()).stdout(file("access.log")?).stderr(file("error.log")?);
+    match command.spawn() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("there is no nginx: install it, with `apt-get install nginx` on Debian")
+        }
+        spawned => Ok(spawned?),
+    }
+}

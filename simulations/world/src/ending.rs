@@ -33,7 +33,7 @@ const TURN_MAX: Duration = Duration::from_secs(60);
 
 pub async fn every_conversation_goes_on(shared: &Arc<Shared>, nodes: &Nodes) {
     let lasting = shared.ledger().lasting();
-    let mut client = Client::new("last", shared.clone(), nodes.handles());
+    let mut client = Client::new("last", shared.clone(), nodes.handles()).strict();
     for conversation in lasting {
         let turn = client.turn(conversation, OnBusy::Enqueue, true);
         if tokio::time::timeout(TURN_MAX, turn).await != Ok(true) {

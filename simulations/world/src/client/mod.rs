@@ -17,6 +17,9 @@ use tokio::time::{sleep, timeout};
 use crate::dice::Dice;
 use crate::shared::{Shared, lock};
 
+/// When all faults are over, the slowest responder says a word in three seconds, and twelve are a reply.
+const ANSWERED_MAX: Duration = Duration::from_secs(45);
+
 /// Repeats of one request, after which its client has given up.
 const REPEATS_MAX: usize = 60;
 
@@ -28,6 +31,8 @@ pub struct Client {
     shared: Arc<Shared>,
     handles: Arc<Mutex<BTreeMap<String, Handle>>>,
     sent: u64,
+    /// All faults are over, so that no request may fail or wait for long.
+    strict: bool,
 }
 
 /// What a request came to.
@@ -46,7 +51,11 @@ impl Client {
     /// Another name for each.
     pub fn new(name: &str, shared: Arc<Shared>, handles: Arc<Mutex<BTreeMap<String, Handle>>>) -> Self {
         let dice = shared.dice(name);
-        Self { name: name.to_owned(), dice, shared, handles, sent: 0 }
+        Self { name: name.to_owned(), dice, shared, handles, sent: 0, strict: false }
+    }
+
+    pub fn strict(self) -> Self {
+        Self { strict: true, ..self }
     }
 
     pub async fn run(mut self, lasts: Duration) {
@@ -97,8 +106,12 @@ impl Client {
             sleep(Duration::from_millis(200)).await;
             return Said::Silence;
         };
-        let patience = self.dice.secs(2, 30);
-        match timeout(patience, handle.ask(conversation, request)).await {
+        let patience = if self.strict { ANSWERED_MAX } else { self.dice.secs(2, 30) };
+        let answer = timeout(patience, handle.ask(conversation, request)).await;
+        if self.strict && !matches!(answer, Ok(Ok(_) | Err(Refusal::Busy { .. }))) {
+            self.shared.fail(format!("{conversation}: when all faults are over, a request ends as {answer:?}"));
+        }
+        match answer {
             Ok(Ok(answer)) => Said::Answer(answer),
             Ok(Err(refusal)) => {
                 self.shared.trace(format_args!("{} refused {refusal:?}", self.name));

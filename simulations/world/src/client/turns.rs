@@ -24,7 +24,7 @@ impl Client {
         let (text, dice) = (self.next_text(), self.dice.clone());
         let asked_at = self.shared.ledger().tick();
         let keyed = insists || dice.permille(600);
-        let wait = if insists || dice.permille(500) { Wait::Ended } else { Wait::Accepted };
+        let wait = if dice.permille(500) { Wait::Ended } else { Wait::Accepted };
         let request = self.submit(&text, on_busy, keyed, wait);
         let answer = if keyed {
             self.insist(conversation, request).await
@@ -171,7 +171,7 @@ impl Client {
 
     /// Reads the stream, as an edge does; some clients go away in the middle of it.
     async fn follow(&self, conversation: ConversationId, turn: &mut Turn) {
-        let leaves = self.dice.permille(300);
+        let leaves = !self.strict && self.dice.permille(300);
         for _ in 0..REPEATS_MAX {
             if turn.outcome.is_some() || (leaves && self.dice.permille(300)) {
                 return;

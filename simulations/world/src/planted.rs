@@ -144,9 +144,9 @@ pub fn is_forgotten(planted: Option<Planted>, sealed: &[u8]) -> bool {
     planted == Some(Planted::ForgottenWatch) && is_watch()
 }
 
-/// Until a passivation comes for the second time.
-pub fn between_passivations(dice: &Dice) -> Duration {
-    dice.secs(0, 20)
+/// Until a passivation comes for the second time, and the third, and so on.
+pub fn passivations(dice: &Dice) -> Vec<Duration> {
+    (0..6).map(|_| dice.secs(0, 40)).collect()
 }
 
 fn without_tombstone(compaction: &Compaction) -> Compaction {

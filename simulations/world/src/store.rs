@@ -59,6 +59,8 @@ enum Fate {
 enum Reading {
     Confirmed,
     Plain,
+    /// Which lags behind: a fault.
+    OfReplica,
 }
 
 impl SimulatedStore {
@@ -204,12 +206,11 @@ impl SimulatedStore {
         self.ask(Kind::Read, move |store, term| async move {
             store.is_there(term)?;
             let (mut held, upto) = store.redis.read();
-            let of_replica = store.shared.planted == Some(Planted::ReadOfReplica);
-            if of_replica {
+            if reading == Reading::OfReplica {
                 held = store.redis.replica().unwrap_or(held);
             }
             let read = read(held).await?;
-            if reading == Reading::Confirmed && !of_replica {
+            if reading == Reading::Confirmed {
                 store.kept(term, upto).await?;
             }
             Ok(read)
@@ -243,7 +244,9 @@ impl Store for SimulatedStore {
 
     fn log(&self, conversation: ConversationId) -> Stored<'_, Log> {
         self.shared.trace(format_args!("{} reads the log of {conversation}", self.who));
-        self.read(Reading::Confirmed, move |held| Box::pin(async move { held.store.log(conversation).await }))
+        let is_planted = self.shared.planted == Some(Planted::ReadOfReplica);
+        let reading = if is_planted { Reading::OfReplica } else { Reading::Confirmed };
+        self.read(reading, move |held| Box::pin(async move { held.store.log(conversation).await }))
     }
 
     fn compact(&self, conversation: ConversationId, compaction: Compaction) -> Stored<'_, ()> {
@@ -301,11 +304,13 @@ impl Store for SimulatedStore {
     fn open_remove(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
         self.shared.trace(format_args!("not open {conversation}"));
         if self.shared.planted == Some(Planted::PassivatedTwice) {
-            let (later, again) = (self.clone(), planted::between_passivations(&self.dice));
-            tokio::spawn(async move {
-                sleep(again).await;
-                drop(later.write(Kind::Row, Write::OpenRemove(shard, conversation)).await);
-            });
+            for again in planted::passivations(&self.dice) {
+                let later = self.clone();
+                tokio::spawn(async move {
+                    sleep(again).await;
+                    drop(later.write(Kind::Row, Write::OpenRemove(shard, conversation)).await);
+                });
+            }
         }
         self.write(Kind::Row, Write::OpenRemove(shard, conversation))
     }

@@ -13,7 +13,7 @@ pub const READ_VIEW_US: (f64, f64) = (11.2, 0.427);
 /// names and addresses.
 pub const BEAT_BYTES: (f64, f64) = (9.0, 28.8);
 pub const READ_VIEW_BYTES: (f64, f64) = (9.0, 136.8);
-/// A burial touches one row: as a beat of a table of one. Assumed from the above.
+/// For each that is buried: as a beat of a table of one. Assumed from the above.
 pub const BURY_US: f64 = 13.0;
 
 /// Measured: a log of 33 entries, 12 KB (`XRANGE`).

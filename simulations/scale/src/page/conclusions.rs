@@ -96,16 +96,17 @@ pub fn conclusions(results: &Results, populated: &Populated) -> Option<String> {
          would be {more_hundred:.2} at 100 and {more_thousand:.2} at 1,000; with 65,536, {most_hundred:.2} and \
          {most_thousand:.2}. The number is fixed for a cluster's life: each node of a cluster of 100 must be able to \
          carry twice the mean, or the number is made larger before there is data.\n\
-         - **Burials come one at a time, {per_second:.1} a second.** Each makes a new view, and a node buries only in a view \
-         that stood for one beat ({beat} ms). Losing a third of 100 nodes therefore takes {cell_last:.1} s until the last \
-         is buried, of 300 nodes {large_last:.1} s, of 1,000 nodes {whole_last:.0} s; detection itself is 3 s. Most of recovery in a large loss is this \
-         queue, not Redis: burying all that stand still in one call would end it.\n\
+         - **A third is buried almost at once.** All that stand still go in one view, up to half of the table; whoever was a \
+         part of a beat later goes in the next, a beat ({beat} ms) behind. Losing a third of 100 nodes takes {cell_last:.1} s until \
+         the last is buried, of 300 nodes {large_last:.1} s, of 1,000 nodes {whole_last:.1} s; detection itself is 3 s, and \
+         the rest at 1,000 nodes is a Redis that is late.\n\
          - **At 1,000 nodes heartbeats alone saturate Redis.** {beats} beats/s of a table of 1,000 rows want {wanted} of \
          one core and answer {megabytes:.0} MB/s; {made} are made, and one takes {took:.0} ms. They grow with n²: a \
          tenth of the primary is reached at {tenth} nodes, half at {half}.\n\
-         - **There is no herd of claims.** A third of 100 nodes: {open} open turns, at most {claims} claims/s and {reads} \
-         logs/s, over 10 primaries. What comes at once is the table: every node reads all of it with each view.\n\
-         - **Beyond 100 nodes: cells.** 10 cells of 100 end a loss of a third in {cell_max:.1} s instead of {whole_max:.0}, need a \
+         - **The herd of claims is what Redis can take.** A third of 100 nodes: {open} open turns, at most {claims} claims/s and \
+         {reads} logs/s, over 10 primaries, none busier than {herd:.0} % in any tenth of a second. Their answers come at \
+         once too: {answers:.0} MB/s, which the links of the primaries must carry.\n\
+         - **Beyond 100 nodes: cells.** 10 cells of 100 end a loss of a third in {cell_max:.1} s instead of {whole_max:.1}, need a \
          tenth of the sessions, and have ten times the shards: {cells_ratio:.2} times the mean instead of {thousand:.2}.\n",
         cell_nodes = CELL_NODES,
         cell_beats = percent(mesh::mesh(CELL_NODES).beats_of_primary),
@@ -121,7 +122,6 @@ pub fn conclusions(results: &Results, populated: &Populated) -> Option<String> {
         more_thousand = counted(WHOLE_NODES, 16_384)?,
         most_hundred = counted(CELL_NODES, 65_536)?,
         most_thousand = counted(WHOLE_NODES, 65_536)?,
-        per_second = (cell.lost - 1) as f64 / (cell.last_buried - cell.first_buried),
         beat = BEAT_EVERY_MS,
         cell_last = cell.last_buried,
         large_last = large.last_buried,
@@ -136,6 +136,8 @@ pub fn conclusions(results: &Results, populated: &Populated) -> Option<String> {
         open = thousands(cell.open_turns),
         claims = thousands(cell.claims_peak as usize),
         reads = thousands(cell.log_reads_peak as usize),
+        herd = 100.0 * cell.logs_peak?,
+        answers = cell.megabytes_peak,
         cell_max = cell.recovery.max,
         whole_max = whole.recovery.max,
         cells_ratio = populated.cells.shards.max_over_mean(),

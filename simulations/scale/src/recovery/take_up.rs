@@ -84,14 +84,14 @@ impl Shards {
         *owner
     }
 
-    /// `dead` was buried just now: its shards have others for owners.
-    pub fn move_from(&mut self, dead: usize, buried: u64, table: &Table, take_ups: &mut [TakeUp]) {
+    /// Somebody was buried just now: there are other owners.
+    pub fn place(&mut self, table: &Table, take_ups: &mut [TakeUp]) {
+        let burials = table.burials();
         for shard in 0..SHARDS {
-            let owners = &mut self.owners[usize::from(shard)];
-            if owners.last().is_some_and(|(_, owner)| *owner == dead) {
-                let owner = table.owner(shard);
-                owners.push((buried, owner));
-                take_ups[owner].owned.push((buried, shard));
+            let (owners, owner) = (&mut self.owners[usize::from(shard)], table.owner(shard));
+            if owners.last().is_some_and(|(_, before)| *before != owner) {
+                owners.push((burials, owner));
+                take_ups[owner].owned.push((burials, shard));
             }
         }
     }

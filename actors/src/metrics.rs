@@ -61,11 +61,11 @@ pub(crate) fn forwarded(answer: &Result<Answer, Refusal>) {
 }
 
 pub(crate) fn view(view: &View) {
-    gauge!(VIEW).set(view.number as f64);
+    gauge!(VIEW).set(view.number() as f64);
     for (status, label) in
         [(MemberStatus::Joining, "joining"), (MemberStatus::Up, "up"), (MemberStatus::Leaving, "leaving")]
     {
-        let count = view.members.values().filter(|member| member.status == status).count();
+        let count = view.members().values().filter(|member| member.status == status).count();
         gauge!(MEMBERS, "status" => label).set(count as f64);
     }
 }

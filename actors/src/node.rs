@@ -145,7 +145,7 @@ pub struct MemberStatus {
 impl Status {
     pub fn load(&self) -> NodeLoad {
         NodeLoad {
-            view: self.view.number,
+            view: self.view.number(),
             active_conversations: self.active_conversations,
             open_turns: self.open_turns,
             shards_started: self.shards_started,
@@ -337,7 +337,7 @@ impl Handle {
             let shards = owners.iter().filter(|owner| owner.as_ref() == Some(&id)).count();
             MemberStatus { id, member: member.clone(), shards, load }
         };
-        futures::future::join_all(view.members.iter().map(one)).await
+        futures::future::join_all(view.members().iter().map(one)).await
     }
 
     /// `edge` is told what tenants spent at other nodes. One edge per node: only the first call counts.

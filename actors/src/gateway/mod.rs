@@ -136,7 +136,7 @@ impl State {
                 let _ = shard.cast(ShardMessage::Ask(conversation, request, reply));
             }
             Effect::Forward { to, asked, relays } => {
-                let (view, peers) = (self.core.view().number, self.arguments.peers.clone());
+                let (view, peers) = (self.core.view().number(), self.arguments.peers.clone());
                 tokio::spawn(forward::forward(peers, self.arguments.behind.clone(), to, relays, view, asked));
             }
             Effect::StopShards => self.stop_shards(),

@@ -180,7 +180,7 @@ impl State {
 
     fn tell(&mut self, view: View) -> Result<(), ActorProcessingErr> {
         let me = self.arguments.surroundings.me();
-        tracing::info!(view.number = view.number, view.members = %members(&view), "a new view");
+        tracing::info!(view.number = view.number(), view.members = %members(&view), "a new view");
         metrics::view(&view);
         self.arguments.peers.keep(view.peers(&me.name));
         self.arguments.gateway.cast(GatewayMessage::View(view.clone()))?;
@@ -215,5 +215,5 @@ fn failed(why: &str) -> Input {
 /// `name status, …`, for the log.
 fn members(view: &View) -> String {
     let member = |(name, member): (&Arc<str>, &view::Member)| format!("{name} {:?}", member.status).to_lowercase();
-    view.members.iter().map(member).collect::<Vec<_>>().join(", ")
+    view.members().iter().map(member).collect::<Vec<_>>().join(", ")
 }

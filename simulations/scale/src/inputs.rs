@@ -34,8 +34,7 @@ pub const READ_OPEN_ROW_BYTES: f64 = 23.0;
 pub const ONE_WAY_US: u64 = 100;
 /// Assumed: a node's own time to fold a log and start the conversation, in µs; a whole turn costs it 156 (README).
 pub const ACTIVATE_US: u64 = 150;
-/// Placement of one shard on one node of the view, as `View::owner` looks at each, in µs. Measured in a release build:
-/// 15 to 19 ns.
+/// Placement looks at each node for each shard, once for each view, in µs. Measured in a release build: 15 to 19 ns.
 pub const PLACE_US: f64 = 0.016;
 /// Requests to a vanished host hang until three beats of its link, one a second, had no answer: `SUSPECT_AFTER_BEATS` of
 /// the nodes' transport, in µs.

@@ -73,7 +73,11 @@ fn show(effect: &Effect) -> String {
             format!("bury {} in {number}", still.iter().map(one).collect::<Vec<_>>().join(" + "))
         }
         Effect::Tell(view) => {
-            format!("tell {} {}", view.number, view.members.keys().map(|name| &**name).collect::<Vec<_>>().join("+"))
+            format!(
+                "tell {} {}",
+                view.number(),
+                view.members().keys().map(|name| &**name).collect::<Vec<_>>().join("+")
+            )
         }
         Effect::Drop => "drop".into(),
         Effect::End => "end".into(),

@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use klatch_actors::membership::decide::{BEAT_EVERY_MS, Effect, Input, Membership};
 use klatch_actors::node::SERVE_HERE_AFTER;
-use klatch_protocol::ids::SHARDS;
 
 use super::outcome::{Outcome, Seen};
 use super::table::{FIRST_NUMBER, Table};
@@ -112,7 +111,7 @@ impl Cluster {
     fn new(scenario: Scenario) -> Self {
         let names = nodes::names(scenario.nodes);
         let mut dice = Dice::new(scenario.seed);
-        let owners = nodes::owners(&names, 0..SHARDS);
+        let owners = nodes::owners(&names);
         let doomed = doomed(scenario, &owners, &mut dice);
         let alive = (0..scenario.nodes).filter(|node| !doomed.contains(node)).collect();
         let table = Table::new(names.clone(), &doomed.iter().copied().collect::<Vec<_>>());
@@ -217,7 +216,7 @@ impl Cluster {
                 let dead = self.table.bury(&still, number);
                 if !dead.is_empty() {
                     self.seen.buried_ns.extend(dead.iter().map(|_| answered_ns));
-                    self.shards.place(&self.table, &mut self.take_ups);
+                    self.shards.place(&self.table);
                 }
                 self.at(answered_ns, Event::Answer(node, Input::Buried(!dead.is_empty())));
             }
@@ -228,7 +227,7 @@ impl Cluster {
                 let probed = Input::Probed { name, incarnation, refused };
                 self.at(self.now_ns + after_us * 1_000, Event::Answer(node, probed));
             }
-            Effect::Tell(view) => self.told(node, view.number - FIRST_NUMBER),
+            Effect::Tell(view) => self.told(node, view.number() - FIRST_NUMBER),
             Effect::Join(_) | Effect::Set(_) => unreachable!("all are in the table, and change nothing"),
             Effect::Drop | Effect::End => unreachable!("a living node's row is never taken out"),
         }

@@ -42,7 +42,7 @@ impl Table {
     }
 
     pub fn rows(&self) -> usize {
-        self.view.members.len()
+        self.view.members().len()
     }
 
     pub fn place(&self, name: &str) -> usize {
@@ -63,19 +63,18 @@ impl Table {
 
     pub fn read(&self) -> ViewTable {
         let row = |name: &Arc<str>| (name.to_string(), nodes::row(name));
-        ViewTable { number: self.number, rows: self.view.members.keys().map(row).collect() }
+        ViewTable { number: self.number, rows: self.view.members().keys().map(row).collect() }
     }
 
     /// Takes out those whose counters are still the same, and says which; then the view has another number.
     pub fn bury(&mut self, still: &[Still], number: u64) -> Vec<usize> {
         let is_dead = |still: &&Still| {
-            let there = self.view.members.contains_key(still.name.as_str());
+            let there = self.view.members().contains_key(still.name.as_str());
             there && self.number == number && self.counters[self.places[&still.name]] == still.counter
         };
         let dead: Vec<usize> = still.iter().filter(is_dead).map(|still| self.places[&still.name]).collect();
-        for node in &dead {
-            self.view.members.remove(self.names[*node].as_str());
-        }
+        let left = self.view.members().keys().filter(|name| !dead.contains(&self.places[&***name]));
+        self.view = nodes::view(left.map(ToString::to_string));
         self.doomed.retain(|one| !dead.contains(one));
         self.buried += dead.len();
         self.number += u64::from(!dead.is_empty());

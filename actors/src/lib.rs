@@ -16,6 +16,7 @@ pub mod request;
 pub mod responder;
 pub mod shard;
 pub mod store;
+pub mod trace;
 
 pub use limits::Limits;
 pub use node::{Handle, Node, NodeOptions};

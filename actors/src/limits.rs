@@ -1,6 +1,8 @@
 //! Every queue and size of the runtime, with its maximum and the reason. What is over a limit is refused early.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ impl Default for Limits {
 pub struct Load {
     open_turns: AtomicUsize,
     bytes: AtomicUsize,
+    /// How many conversations have an oldest open turn that was accepted then, in ms since 1970.
+    oldest_turns: Mutex<BTreeMap<u64, usize>>,
 }
 
 impl Load {
@@ -84,6 +88,35 @@ impl Load {
         change(&self.open_turns, before, now);
     }
 
+    /// When the turn was accepted that has been open for longest, in ms since 1970.
+    pub fn oldest_turn_ms(&self) -> Option<u64> {
+        self.oldest_turns().first_key_value().map(|(since_ms, _)| *since_ms)
+    }
+
+    /// A conversation's oldest open turn was accepted at `now`, and the one before at `before`. Most of what happens to a
+    /// conversation changes nothing here, and takes no lock.
+    pub fn oldest_turn_changed(&self, before: Option<u64>, now: Option<u64>) {
+        if before == now {
+            return;
+        }
+        let mut turns = self.oldest_turns();
+        if let Some(now) = now {
+            *turns.entry(now).or_default() += 1;
+        }
+        if let Some(before) = before
+            && let Some(count) = turns.get_mut(&before)
+        {
+            *count -= 1;
+            if *count == 0 {
+                turns.remove(&before);
+            }
+        }
+    }
+
+    fn oldest_turns(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
+        self.oldest_turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A conversation holds `now` bytes, and held `before`.
     pub fn bytes_changed(&self, before: usize, now: usize) {
         change(&self.bytes, before, now);
@@ -95,5 +128,27 @@ fn change(counter: &AtomicUsize, before: usize, now: usize) {
         counter.fetch_add(now - before, Ordering::Relaxed);
     } else {
         counter.fetch_sub(before - now, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_turn_of_all_conversations_is_known_until_it_ends() {
+        let load = Load::default();
+        assert_eq!(load.oldest_turn_ms(), None);
+        // Two conversations, accepted in the same ms, and a third one later.
+        load.oldest_turn_changed(None, Some(5));
+        load.oldest_turn_changed(None, Some(5));
+        load.oldest_turn_changed(None, Some(9));
+        load.oldest_turn_changed(Some(5), Some(7));
+        assert_eq!(load.oldest_turn_ms(), Some(5));
+        load.oldest_turn_changed(Some(5), None);
+        assert_eq!(load.oldest_turn_ms(), Some(7));
+        load.oldest_turn_changed(Some(7), None);
+        load.oldest_turn_changed(Some(9), None);
+        assert_eq!(load.oldest_turn_ms(), None);
     }
 }

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::conversation::decide::{Catalog, Traits};
-use crate::conversation::{Clock, Surroundings, system_clock};
+use crate::conversation::{Clock, Reply, Surroundings, system_clock};
 use crate::gateway::decide::Asked;
 use crate::gateway::forward::{self, Behind, NodeLoad, Receiver, Spending, Spent};
 use crate::gateway::{Arguments as GatewayArguments, GatewayActor, GatewayMessage};
@@ -27,12 +27,12 @@ use crate::membership::view::{Member, View};
 use crate::membership::views::Views;
 use crate::membership::views::memory::MemoryViews;
 use crate::membership::{Arguments as MembershipArguments, MembershipActor, MembershipMessage};
-use crate::metrics;
 use crate::peers::{NoPeers, PeerId, Peers, Serve};
 use crate::reader::Reader;
 use crate::request::{Answer, Refusal, Request};
 use crate::responder::Responders;
 use crate::store::{Store, StoreError};
+use crate::trace::{self, PassOn, Tracer};
 
 /// Rows of unfinished turns read at once.
 pub const ROWS_AT_ONCE: usize = 256;
@@ -68,6 +68,7 @@ pub struct NodeOptions {
     /// Conversations go so long after their last turn, in ms; none: only by their own time.
     pub retention_ms: Option<u64>,
     pub clock: Clock,
+    pub tracer: Arc<dyn Tracer>,
     /// None: the node is alone with its store.
     pub cluster: Option<Cluster>,
 }
@@ -94,7 +95,8 @@ impl NodeOptions {
     /// With default limits, no retention and the system's clock, alone.
     pub fn new(name: impl Into<String>, incarnation: u64, store: Arc<dyn Store>, responders: Arc<Responders>) -> Self {
         let (limits, retention_ms, clock) = (Limits::default(), None, system_clock());
-        Self { name: name.into(), incarnation, store, responders, limits, retention_ms, clock, cluster: None }
+        let (tracer, cluster) = (Arc::new(PassOn), None);
+        Self { name: name.into(), incarnation, store, responders, limits, retention_ms, clock, tracer, cluster }
     }
 }
 
@@ -154,7 +156,8 @@ impl Status {
 impl Node {
     /// Starts the actors, joins the other nodes, takes up unfinished turns, and owns its shards from then on.
     pub async fn start(options: NodeOptions) -> Result<Node, ActorProcessingErr> {
-        let NodeOptions { name, incarnation, store, responders, limits, retention_ms, clock, cluster } = options;
+        let NodeOptions { name, incarnation, store, responders, limits, retention_ms, clock, tracer, cluster } =
+            options;
         let catalog: Catalog = responders
             .iter()
             .map(|(name, responder)| {
@@ -181,8 +184,14 @@ impl Node {
         let (has_ended, ended) = watch::channel(false);
         let cluster = cluster.unwrap_or_else(Cluster::alone);
         let (peers, spent) = (cluster.peers.clone(), Spent::default());
-        let arguments =
-            Arguments { surroundings: surroundings.clone(), has_ended, cluster, spent: spent.clone(), view: view_told };
+        let arguments = Arguments {
+            surroundings: surroundings.clone(),
+            has_ended,
+            cluster,
+            spent: spent.clone(),
+            view: view_told,
+            tracer,
+        };
         let (actor, _) = Actor::spawn(None, NodeActor, arguments).await?;
         let children = ractor::call!(actor, NodeMessage::Children)?;
         let handle = Handle { gateway: children.gateway, reader, peers, spent, surroundings };
@@ -296,7 +305,7 @@ impl Handle {
         request: Request,
         direct: Option<PeerId>,
     ) -> Result<Answer, Refusal> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::new(trace::current());
         let asked = Asked { conversation, request, reply: Some(reply), hops: 0, direct, relayed: false };
         self.gateway
             .cast(GatewayMessage::Ask(asked))
@@ -367,7 +376,6 @@ async fn expire(handle: Handle, store: Arc<dyn Store>) {
     let mut ticks = tokio::time::interval(EXPIRY_EVERY);
     loop {
         ticks.tick().await;
-        metrics::open_turns(handle.open_turns());
         if let Err(error) = expire_due(&handle, &*store).await {
             tracing::warn!(%error, "expired conversations could not be looked for");
         }
@@ -412,6 +420,7 @@ struct Arguments {
     cluster: Cluster,
     spent: Spent,
     view: watch::Sender<View>,
+    tracer: Arc<dyn Tracer>,
 }
 
 struct NodeState {
@@ -435,7 +444,7 @@ impl Actor for NodeActor {
         myself: ActorRef<NodeMessage>,
         arguments: Arguments,
     ) -> Result<NodeState, ActorProcessingErr> {
-        let Arguments { surroundings, has_ended, cluster, spent, view } = arguments;
+        let Arguments { surroundings, has_ended, cluster, spent, view, tracer } = arguments;
         let Cluster { views, peers, address, serve } = cluster;
         let behind = Behind::default();
         let arguments = GatewayArguments {
@@ -445,7 +454,7 @@ impl Actor for NodeActor {
             node: myself.get_cell(),
         };
         let (gateway, _) = Actor::spawn_linked(None, GatewayActor, arguments, myself.get_cell()).await?;
-        let receiver = Receiver::new(gateway.clone(), behind.clone(), spent, surroundings.view.clone());
+        let receiver = Receiver::new(gateway.clone(), behind.clone(), spent, surroundings.view.clone(), tracer);
         // Who is alone has nobody to serve.
         let _ = serve.send(Arc::new(receiver));
         let arguments = MembershipArguments { address, views, peers, surroundings, gateway: gateway.clone(), view };

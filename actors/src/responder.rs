@@ -8,6 +8,8 @@ use klatch_protocol::event::Call;
 use klatch_protocol::turn::{Incomplete, Usage};
 use klatch_protocol::{ConversationId, Item};
 
+use crate::trace::Traced;
+
 /// The configured responders by name.
 pub type Responders = BTreeMap<String, Arc<dyn Responder>>;
 
@@ -49,6 +51,8 @@ pub struct Ask {
     pub partial: String,
     /// What this responder asked to have remembered at the last turn it answered here.
     pub memory: Option<Vec<u8>>,
+    /// What this call is a part of.
+    pub traced: Traced,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -30,6 +30,7 @@ use crate::peers::ClusterOptions;
 use crate::responders::ResponderOptions;
 use crate::stores::redis::{self, Address, RedisOptions};
 use crate::telemetry::LogOptions;
+use crate::traces::TelemetryOptions;
 
 const DATA_FOLDER: &str = "./klatch-data";
 
@@ -53,6 +54,9 @@ pub struct Config {
     /// `redis+sentinel://HOST:PORT,…/MASTER` and `redis+cluster://HOST:PORT,…`. Keys and the admin socket are in the
     /// folder too; of `memory:FOLDER` they are all. With Redis the admin socket is in `./klatch-data`.
     pub store: String,
+    /// What this process does: `all` is a node with everything; `auth` only signs in and out, and shows the keys that verify
+    /// tokens. It shares the nodes' Redis and keys, holds no conversation and is in no view, so it scales apart.
+    pub role: Role,
     /// How long a node that is told to stop goes on accepting, so that balancers notice first. Make it longer than
     /// they keep idle connections. By default 0s where http_addr is loopback, since nothing balances there, else 25s.
     #[serde(with = "optional_duration")]
@@ -66,6 +70,7 @@ pub struct Config {
     /// What answers, by the name that requests give as `model`. `eliza` and `echo` are there unless named here.
     pub responder: Vec<ResponderOptions>,
     pub log: LogOptions,
+    pub telemetry: TelemetryOptions,
     pub cluster: ClusterOptions,
     pub auth: AuthOptions,
     pub limits: LimitOptions,
@@ -80,11 +85,13 @@ impl Default for Config {
             http_addr: SocketAddr::from(([127, 0, 0, 1], 8080)),
             ops_addr: SocketAddr::from(([127, 0, 0, 1], 9090)),
             store: format!("file:{DATA_FOLDER}"),
+            role: Role::default(),
             drain_lag: None,
             drain_timeout: Duration::from_secs(60),
             trust_forwarded_for: false,
             responder: Vec::new(),
             log: LogOptions::default(),
+            telemetry: TelemetryOptions::default(),
             cluster: ClusterOptions::default(),
             auth: AuthOptions::default(),
             limits: LimitOptions::default(),
@@ -92,6 +99,14 @@ impl Default for Config {
             redis: RedisOptions::default(),
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    #[default]
+    All,
+    Auth,
 }
 
 /// Which store, without what it needs to be opened.
@@ -161,6 +176,14 @@ impl Config {
         self.store.starts_with("redis")
     }
 
+    /// Where other nodes connect, if any do.
+    pub fn cluster_addr(&self) -> Option<SocketAddr> {
+        match self.role {
+            Role::All => self.cluster.addr(self.shares_store()),
+            Role::Auth => None,
+        }
+    }
+
     pub fn drain_lag(&self) -> Duration {
         let default = if self.http_addr.ip().is_loopback() { Duration::ZERO } else { LAG_BEHIND_A_BALANCER };
         self.drain_lag.unwrap_or(default)
@@ -175,7 +198,15 @@ impl Config {
             return Err(ConfigRefused::new("ops_addr", "is http_addr too: the two need a port each"));
         }
         self.log.refuse_contradictions()?;
-        self.cluster.refuse_contradictions(self.shares_store(), self.store.starts_with("file:"))?;
+        match self.role {
+            Role::All => self.cluster.refuse_contradictions(self.shares_store(), self.store.starts_with("file:"))?,
+            Role::Auth if self.store.starts_with("file:") => {
+                let said = "is auth with a store of one process, and the nodes have another: share a Redis (redis://…)";
+                return Err(ConfigRefused::new("role", said));
+            }
+            Role::Auth => {}
+        }
+        self.telemetry.refuse_contradictions()?;
         self.auth.check()?;
         self.limits.refuse_contradictions()?;
         self.retention.refuse_contradictions()?;

@@ -11,3 +11,4 @@ pub mod responders;
 pub mod serve;
 pub mod stores;
 pub mod telemetry;
+pub mod traces;

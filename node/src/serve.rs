@@ -26,7 +26,7 @@ pub use banner::Invocation;
 
 use crate::config::{self, Config};
 use crate::ops::{self, MembersSource, Ops, Readiness, StatusSource};
-use crate::telemetry;
+use crate::{telemetry, traces};
 use drain::{Drain, Effect, Event, Wait};
 use listener::Port;
 
@@ -40,6 +40,12 @@ const FLUSH_MAX: Duration = Duration::from_secs(10);
 const OPS_CONNECTIONS_MAX: usize = 64;
 /// Events of the drain that wait: each of its steps has at most one, and a person can press Ctrl-C.
 const EVENTS_WAITING_MAX: usize = 16;
+
+/// How long a stop lasts at the most, with all its waits; whoever kills a node that stops must give it longer.
+pub fn longest_stop(config: &Config) -> Duration {
+    let hand_off = HAND_OFF_LEAST + HAND_OFF_LEAST;
+    config.drain_lag() + LINGER + config.drain_timeout + hand_off + FLUSH_MAX
+}
 
 type HandOff = Box<dyn FnOnce(Duration) -> BoxFuture<'static, ()> + Send>;
 type Flush = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
@@ -73,6 +79,7 @@ struct Listeners {
 /// Runs the node until it is told to stop. Answers the program's exit code.
 pub async fn run(config: Config, invocation: Invocation) -> anyhow::Result<u8> {
     telemetry::start_logs(&config.log)?;
+    traces::start(&config.telemetry, &config.node_name)?;
     let metrics = telemetry::start_metrics()?;
     tokio::spawn(telemetry::upkeep(metrics.clone()));
     let incarnation = incarnation();
@@ -99,14 +106,16 @@ pub async fn run(config: Config, invocation: Invocation) -> anyhow::Result<u8> {
     invocation.greet(&config, node.http.address(), node.ops.address(), without_accounts);
     let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
     tokio::spawn(signals.tell(events.clone(), node.reload.clone()));
-    Ok(node.until_ended(events, received).await)
+    let code = node.until_ended(events, received).await;
+    traces::finish().await;
+    Ok(code)
 }
 
 async fn listen(config: &Config) -> anyhow::Result<Listeners> {
     Ok(Listeners {
         http: reserve("http_addr", config.http_addr).await?,
         ops: reserve("ops_addr", config.ops_addr).await?,
-        cluster: match config.cluster.addr(config.shares_store()) {
+        cluster: match config.cluster_addr() {
             Some(address) => Some(reserve("cluster.addr", address).await?),
             None => None,
         },
@@ -222,8 +231,16 @@ impl Node {
     fn leave_balancers(&self) {
         self.readiness.send_replace(Readiness::Draining);
         metrics::gauge!(telemetry::DRAINING).set(1.0);
+        let gone_by = SystemTime::now() + self.drain_longest();
+        let gone_by = gone_by.duration_since(UNIX_EPOCH).unwrap_or_default();
+        metrics::gauge!(telemetry::DRAIN_DEADLINE).set(gone_by.as_secs_f64());
         (self.leave)();
         self.http.close_connections_with_their_answers();
+    }
+
+    /// Each step with all the time that it may take.
+    fn drain_longest(&self) -> Duration {
+        self.drain_lag + LINGER + self.drain_timeout.max(HAND_OFF_LEAST) + HAND_OFF_LEAST + HAND_OFF_LEAST + FLUSH_MAX
     }
 
     fn start(&mut self, wait: Wait, events: &mpsc::Sender<Event>) {

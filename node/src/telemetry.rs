@@ -92,6 +92,7 @@ fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
 
 pub const BUILD: &str = "klatch_build_info";
 pub const DRAINING: &str = "klatch_draining";
+pub const DRAIN_DEADLINE: &str = "klatch_drain_deadline_timestamp_seconds";
 pub const CONNECTIONS: &str = "klatch_http_connections";
 pub const CONNECTIONS_REFUSED: &str = "klatch_http_accept_errors_total";
 pub const RUNTIME_WORKERS: &str = "klatch_runtime_workers";
@@ -123,13 +124,23 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     describe();
     metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     metrics::gauge!(DRAINING).set(0.0);
+    metrics::gauge!(DRAIN_DEADLINE).set(0.0);
+    // A counter that appears with its first event hides that event.
+    for port in ["http", "ops"] {
+        metrics::counter!(CONNECTIONS_REFUSED, "port" => port).increment(0);
+    }
     Ok(handle)
 }
 
 fn describe() {
     metrics_process::Collector::default().describe();
+    klatch_actors::metrics::describe();
     metrics::describe_gauge!(BUILD, "1, with the version that runs as its label");
     metrics::describe_gauge!(DRAINING, "1 from the signal to stop until the end, else 0");
+    metrics::describe_gauge!(
+        DRAIN_DEADLINE,
+        "when a node that was told to stop has to be gone, in seconds since 1970; else 0"
+    );
     metrics::describe_gauge!(CONNECTIONS, "open client connections by port");
     metrics::describe_counter!(CONNECTIONS_REFUSED, "connections that the system could not give us, by port");
     metrics::describe_gauge!(RUNTIME_WORKERS, "threads of the runtime");

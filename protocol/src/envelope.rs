@@ -5,10 +5,17 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::trace::TraceContext;
 use bincode::config::{self, Configuration, Limit, LittleEndian, Varint};
 
-/// The format that this build writes, and the newest it reads.
+/// The format of what is stored, and of what travels outside of a trace.
 pub const VERSION: u8 = 1;
+
+/// The same, behind where it stands in a trace. It only travels, and only to nodes that say that they read it.
+pub const TRACED: u8 = 2;
+
+/// The newest format that this build reads.
+pub const READS: u8 = TRACED;
 
 /// Nothing that travels or is stored is larger, in bytes; also bounds what a lying length can make us allocate.
 pub const BYTES_MAX: usize = 64 << 20;
@@ -17,7 +24,7 @@ pub const BYTES_MAX: usize = 64 << 20;
 pub enum EnvelopeError {
     #[error("it is empty")]
     Empty,
-    #[error("its format {0} is not one that this build reads (1 to {VERSION})")]
+    #[error("its format {0} is not one that this build reads (1 to {READS})")]
     Version(u8),
     #[error("it is damaged: {0}")]
     Damaged(String),
@@ -41,12 +48,32 @@ pub fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EnvelopeError> {
     if *version != VERSION {
         return Err(EnvelopeError::Version(*version));
     }
+    decode(body)
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, EnvelopeError> {
     let (value, read) = bincode::serde::decode_from_slice(body, configuration())
         .map_err(|error| EnvelopeError::Damaged(error.to_string()))?;
     if read != body.len() {
         return Err(EnvelopeError::Damaged(format!("{} bytes left over", body.len() - read)));
     }
     Ok(value)
+}
+
+/// As [`seal`], with where it stands in a trace.
+pub fn seal_traced<T: Serialize>(trace: &TraceContext, value: &T) -> Vec<u8> {
+    let mut bytes = vec![TRACED];
+    bincode::serde::encode_into_std_write((trace, value), &mut bytes, config::standard())
+        .expect("memory takes what it is given, and every type that travels can be encoded");
+    bytes
+}
+
+/// What was sealed either way.
+pub fn open_traced<T: DeserializeOwned>(bytes: &[u8]) -> Result<(Option<TraceContext>, T), EnvelopeError> {
+    match bytes.split_first() {
+        Some((&TRACED, body)) => decode(body).map(|(trace, value)| (Some(trace), value)),
+        Some(_) | None => open(bytes).map(|value| (None, value)),
+    }
 }
 
 #[cfg(test)]
@@ -132,6 +159,21 @@ mod tests {
             let mut damaged = sealed.clone();
             damaged[place] ^= 0xff;
             let _ = open::<Entry>(&damaged);
+        }
+    }
+
+    #[test]
+    fn where_it_stands_in_a_trace_is_read_where_it_is_said() {
+        let trace = TraceContext { trace: [1; 16], span: [2; 8], flags: 1 };
+        let sealed = seal_traced(&trace, &7u64);
+        let golden = format!("02{}{}0107", "01".repeat(16), "02".repeat(8));
+        let bytes: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(bytes, golden, "nodes of two versions would not understand one another");
+        assert_eq!(open_traced(&sealed), Ok((Some(trace), 7u64)));
+        assert_eq!(open_traced(&seal(&7u64)), Ok((None, 7u64)));
+        assert_eq!(open::<u64>(&sealed), Err(EnvelopeError::Version(TRACED)), "nothing stored is of this format");
+        for place in 0..sealed.len() {
+            assert!(open_traced::<u64>(&sealed[..place]).is_err());
         }
     }
 }

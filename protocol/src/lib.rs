@@ -10,6 +10,7 @@ pub mod ids;
 pub mod item;
 pub mod state;
 pub mod stream;
+pub mod trace;
 pub mod turn;
 pub mod view;
 

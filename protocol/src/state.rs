@@ -15,6 +15,8 @@ use crate::{Body, ConversationId, Item, Outcome, Turn};
 pub const KEYS_MAX: usize = 1_000;
 /// The edges' own keys kept: more than turns can be open, since one is repeated within seconds.
 const ATTEMPTS_MAX: usize = 64;
+/// The newest keys stay however old they look: the clocks of two owners may be days apart, and a retry comes soon.
+const KEYS_KEPT_MIN: usize = 64;
 /// Idempotency keys are kept this long, in ms.
 pub const KEYS_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -329,8 +331,9 @@ impl State {
         self.keys.push_back(Key { used, at_ms, did });
         // A derived conversation keeps its creation key for life: without it a late retry would find it taken.
         let forever = usize::from(self.keys.front().is_some_and(|key| key.did == Did::Created));
+        let is_old = |key: &Key| key.at_ms.saturating_add(KEYS_KEPT_MS) < at_ms;
         while self.keys.len() > KEYS_MAX
-            || self.keys.get(forever).is_some_and(|key| key.at_ms.saturating_add(KEYS_KEPT_MS) < at_ms)
+            || (self.keys.len() > KEYS_KEPT_MIN + forever && self.keys.get(forever).is_some_and(is_old))
         {
             self.keys.remove(forever);
         }
@@ -394,7 +397,19 @@ mod tests {
         assert_eq!(state.keys.len(), KEYS_MAX);
         assert!(state.key(&[9; 16]).is_some(), "the creation's key is gone");
         state.apply(&set(1 << 60), KEYS_KEPT_MS + 3);
-        assert_eq!(state.keys.len(), 2);
+        assert_eq!(state.keys.len(), KEYS_KEPT_MIN + 1);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_by_days_makes_no_retry_a_second_turn() {
+        let mut state = begun();
+        let set = |n: u64| Event::MetadataSet {
+            metadata: vec![],
+            key: Some(KeyUse { key: u128::from(n).to_be_bytes(), fingerprint: [0; 16] }),
+        };
+        state.apply(&set(1), 2);
+        state.apply(&set(2), 10 * KEYS_KEPT_MS);
+        assert!(state.key(&1_u128.to_be_bytes()).is_some());
     }
 
     #[test]

@@ -3,13 +3,17 @@
 pub mod balancer;
 pub mod client;
 pub mod cluster;
+pub mod container;
 pub mod failover;
 pub mod faulty_proxy;
 pub mod history;
+pub mod manifests;
 pub mod measure;
 pub mod model_server;
+pub mod names;
 pub mod namespaces;
 pub mod one_writer;
+pub mod pods;
 pub mod process;
 pub mod random;
 pub mod redis_server;

@@ -21,6 +21,7 @@ use crate::peers::PeerId;
 use crate::request::{Answer, Full, Refusal, Request};
 use crate::responder::{Ask, ResponderError, Said};
 use crate::store::{Compaction, IndexRow, LogEnd, StoreError};
+use crate::trace::Traced;
 
 /// What is fixed for one activation.
 #[derive(Clone, Debug)]
@@ -62,6 +63,8 @@ pub enum Input<R> {
         request: Request,
         reply: Option<R>,
         admitted: bool,
+        /// The turn that is asked for; over when nobody holds it any more.
+        traced: Traced,
     },
     HistoryLoaded {
         turn: u64,
@@ -122,6 +125,8 @@ pub enum Effect<R> {
     Append {
         entry: Arc<Entry>,
         rows: Vec<Row>,
+        /// The turns that begin or end with it.
+        traced: Vec<Traced>,
     },
     /// Write a row by itself.
     Write(Row),
@@ -223,6 +228,7 @@ pub(super) struct Waiting<R> {
     pub request: Request,
     pub reply: Option<R>,
     pub admitted: bool,
+    pub traced: Traced,
 }
 
 /// An activated conversation.
@@ -241,6 +247,11 @@ pub(super) struct Serving<R> {
     pub shown: BTreeMap<u64, Mark>,
     pub waits: Vec<EndWait<R>>,
     pub watchers: Vec<Watcher<R>>,
+    /// Of the request that is decided about.
+    pub asking: Traced,
+    /// Of open turns, and of those whose end is not sent to the log yet.
+    pub traced: BTreeMap<u64, Traced>,
+    pub traced_over: Vec<Traced>,
     /// Turns whose answers were lost on the way: fingerprint, turn, when.
     pub undelivered: Vec<([u8; 16], u64, u64)>,
     pub window: Option<Window>,
@@ -369,6 +380,19 @@ impl<R> Conversation<R> {
         }
     }
 
+    /// Whether what is asked still waits for the log.
+    pub fn is_activating(&self) -> bool {
+        matches!(self.phase, Phase::Activating { .. })
+    }
+
+    /// When the oldest open turn was accepted, in ms since 1970.
+    pub fn oldest_turn_ms(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Serving(serving) => serving.state.open.front().map(|turn| turn.accepted.at_ms),
+            Phase::Activating { .. } | Phase::Fenced => None,
+        }
+    }
+
     fn activating(
         &mut self,
         now_ms: u64,
@@ -377,7 +401,9 @@ impl<R> Conversation<R> {
         input: Input<R>,
     ) -> (Phase<R>, Vec<Effect<R>>) {
         match input {
-            Input::Asked { request, reply, admitted } => self.wait(step, waiting, Waiting { request, reply, admitted }),
+            Input::Asked { request, reply, admitted, traced } => {
+                self.wait(step, waiting, Waiting { request, reply, admitted, traced })
+            }
             Input::Looked(Look::Absent) => self.serve(now_ms, waiting, Found::Absent),
             Input::Looked(Look::Free { open, end }) => {
                 if open || waiting.iter().any(|waiting| !waiting.request.needs_no_claim()) {
@@ -494,6 +520,9 @@ impl<R> Serving<R> {
             undelivered: Vec::new(),
             window: None,
             sign: None,
+            asking: Traced::default(),
+            traced: BTreeMap::new(),
+            traced_over: Vec::new(),
             closing: false,
             out: Vec::new(),
         }
@@ -502,8 +531,8 @@ impl<R> Serving<R> {
     fn begin(mut self: Box<Self>, now_ms: u64, waiting: Vec<Waiting<R>>) -> (Phase<R>, Vec<Effect<R>>) {
         // What waited must find an unfinished turn running: it may want to stop it.
         self.start_next(now_ms);
-        for Waiting { request, reply, admitted } in waiting {
-            self.asked(now_ms, request, reply, admitted);
+        for asked in waiting {
+            self.asked(now_ms, asked);
         }
         self.advance(now_ms);
         self.phase()
@@ -511,7 +540,9 @@ impl<R> Serving<R> {
 
     fn decide(mut self: Box<Self>, now_ms: u64, input: Input<R>) -> (Phase<R>, Vec<Effect<R>>) {
         match input {
-            Input::Asked { request, reply, admitted } => self.asked(now_ms, request, reply, admitted),
+            Input::Asked { request, reply, admitted, traced } => {
+                self.asked(now_ms, Waiting { request, reply, admitted, traced });
+            }
             Input::HistoryLoaded { turn, items } => self.history_loaded(now_ms, turn, items),
             Input::Said { turn, attempt, said } => self.said(now_ms, turn, attempt, said),
             Input::AnsweredAtOnce { turn, said } => self.answered_at_once(now_ms, turn, said),

@@ -32,6 +32,7 @@ use crate::request::{Answer, Refusal, Request};
 use crate::responder::Responders;
 use crate::shard::ShardMessage;
 use crate::store::{LogEnd, Store};
+use crate::trace::Traced;
 use decide::{Conversation, Effect, Fixed, GivenUp, Input};
 
 /// Why it stops, for its shard, where that matters. Travels with the end itself: a message of its own could come
@@ -40,7 +41,23 @@ pub const NOT_ACTIVATED: &str = "not activated";
 pub const UNFINISHED: &str = "unfinished";
 
 /// Where an answer goes. Dropped without one, it tells the asker that the conversation crashed.
-pub type Reply = oneshot::Sender<Result<Answer, Refusal>>;
+pub struct Reply {
+    to: oneshot::Sender<Result<Answer, Refusal>>,
+    /// What the request is a part of.
+    pub traced: Traced,
+}
+
+impl Reply {
+    pub fn new(traced: Traced) -> (Self, oneshot::Receiver<Result<Answer, Refusal>>) {
+        let (to, answer) = oneshot::channel();
+        (Self { to, traced }, answer)
+    }
+
+    /// Gives the answer back where nobody waits for it any more.
+    pub fn send(self, answer: Result<Answer, Refusal>) -> Result<(), Result<Answer, Refusal>> {
+        self.to.send(answer)
+    }
+}
 
 /// `now` in ms since 1970, for display and retention.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -86,6 +103,13 @@ impl Surroundings {
     pub fn me(&self) -> PeerId {
         PeerId { name: self.node.clone(), incarnation: self.incarnation.load(Ordering::SeqCst) }
     }
+
+    /// For the metrics: how many turns are open, and for how long the oldest of them.
+    pub fn tell_load(&self) {
+        metrics::open_turns(self.load.open_turns());
+        let oldest_ms = self.load.oldest_turn_ms();
+        metrics::oldest_turn(oldest_ms.map(|since_ms| (self.clock)().saturating_sub(since_ms)));
+    }
 }
 
 pub struct ConversationActor;
@@ -105,7 +129,11 @@ pub struct State {
     core: Conversation<Reply>,
     fixed: Fixed,
     open_turns: usize,
+    /// When the oldest of them was accepted.
+    oldest_turn_ms: Option<u64>,
     bytes: usize,
+    /// Until it serves, of the trace of the last turn that waits for that.
+    activation: Traced,
     tasks: JoinSet<()>,
     call: Option<Call>,
 }
@@ -120,6 +148,7 @@ struct Call {
 impl Drop for State {
     fn drop(&mut self) {
         self.surroundings.load.turns_changed(self.open_turns, 0);
+        self.surroundings.load.oldest_turn_changed(self.oldest_turn_ms, None);
         self.surroundings.load.bytes_changed(self.bytes, 0);
     }
 }
@@ -146,7 +175,19 @@ impl Actor for ConversationActor {
         };
         let core = Conversation::new(fixed.clone());
         let (tasks, call) = (JoinSet::new(), None);
-        let mut state = State { conversation, surroundings, shard, core, fixed, open_turns: 0, bytes: 0, tasks, call };
+        let mut state = State {
+            conversation,
+            surroundings,
+            shard,
+            core,
+            fixed,
+            open_turns: 0,
+            oldest_turn_ms: None,
+            activation: Traced::default(),
+            bytes: 0,
+            tasks,
+            call,
+        };
         if state.surroundings.shared {
             state.look(&myself);
         } else {
@@ -165,7 +206,14 @@ impl Actor for ConversationActor {
             ConversationMessage::Ask(request, reply) => {
                 let Surroundings { load, limits, .. } = &*state.surroundings;
                 let admitted = load.open_turns() < limits.turns_in_flight && load.bytes() / 2 < limits.active_bytes;
-                Input::Asked { request, reply, admitted }
+                let traced = match (&request, &reply) {
+                    (Request::Submit(_), Some(reply)) => reply.traced.child("turn"),
+                    _ => Traced::default(),
+                };
+                if !traced.is_none() && state.core.is_activating() {
+                    state.activation = traced.child("activate");
+                }
+                Input::Asked { request, reply, admitted, traced }
             }
             ConversationMessage::Close => Input::Close,
             ConversationMessage::Happened(input) => input,
@@ -189,9 +237,15 @@ impl State {
                 }
             }
         }
+        if !self.core.is_activating() {
+            self.activation = Traced::default();
+        }
         let open_turns = self.core.open_turns();
         self.surroundings.load.turns_changed(self.open_turns, open_turns);
         self.open_turns = open_turns;
+        let oldest_turn_ms = self.core.oldest_turn_ms();
+        self.surroundings.load.oldest_turn_changed(self.oldest_turn_ms, oldest_turn_ms);
+        self.oldest_turn_ms = oldest_turn_ms;
         let bytes = self.core.bytes();
         self.surroundings.load.bytes_changed(self.bytes, bytes);
         self.bytes = bytes;
@@ -202,9 +256,11 @@ impl State {
         let (myself, store, conversation) = (myself.clone(), self.surroundings.store.clone(), self.conversation);
         match effect {
             Effect::Claim(looked) => self.claim(&myself, looked),
-            Effect::Append { entry, rows } => {
-                self.tasks
-                    .spawn(tasks::watched(myself.clone(), tasks::append(myself, store, conversation, entry, rows)));
+            Effect::Append { entry, rows, traced } => {
+                self.tasks.spawn(tasks::watched(
+                    myself.clone(),
+                    tasks::append(myself, store, conversation, entry, rows, traced),
+                ));
             }
             Effect::Write(row) => {
                 // On its own, so that it outlives a conversation that is about to stop.
@@ -231,6 +287,7 @@ impl State {
             Effect::Call(ask) => self.call(&myself, *ask),
             Effect::AnswerAtOnce(ask) => {
                 let responder = self.surroundings.responders.get(&*ask.model);
+                let _span = ask.traced.child("respond");
                 let said = responder.map(|responder| responder.answer(&ask)).unwrap_or_default();
                 return Some(Input::AnsweredAtOnce { turn: ask.turn, said });
             }
@@ -269,14 +326,17 @@ impl State {
         None
     }
 
-    fn call(&mut self, myself: &ActorRef<ConversationMessage>, ask: crate::responder::Ask) {
+    fn call(&mut self, myself: &ActorRef<ConversationMessage>, mut ask: crate::responder::Ask) {
         let Some(responder) = self.surroundings.responders.get(&*ask.model) else { return };
         let room = Arc::new(Semaphore::new(self.surroundings.limits.unsaved_pieces));
         let (turn, attempt) = (ask.turn, ask.attempt);
+        // What the responder does in its turn is a part of this; it is over with the last word.
+        let span = ask.traced.child("respond");
+        ask.traced = span.clone();
         // Asked here and not in the task: a responder that panics on being asked takes the conversation with it, which
         // is counted against the turn.
         let said = responder.respond(ask);
-        let task = self.tasks.spawn(tasks::listen(myself.clone(), said, room.clone(), turn, attempt));
+        let task = self.tasks.spawn(tasks::listen(myself.clone(), said, room.clone(), turn, attempt, span));
         self.call = Some(Call { task, room });
     }
 

@@ -7,10 +7,11 @@ use klatch_protocol::state::Did;
 use klatch_protocol::turn::Incomplete;
 use klatch_protocol::{ConversationId, Item, Mark, Outcome, Turn};
 
-use super::decide::{Effect, EndWait, Fixed, Owed, Row, Serving, Watcher, full, refuse};
+use super::decide::{Effect, EndWait, Fixed, Owed, Row, Serving, Waiting, Watcher, full, refuse};
 use crate::reader::belongs;
 use crate::request::{Answer, Caller, Chain, Full, Missing, OnBusy, Param, Refusal, Request, Submit, Wait};
 use crate::store::IndexRow;
+use crate::trace::Traced;
 
 /// A retry without a key counts as the attempt before it for so long.
 const UNDELIVERED_KEPT_MS: u64 = 10 * 60 * 1_000;
@@ -25,10 +26,12 @@ const WATCHERS_MAX: usize = 4_096;
 const CLEAR_AGAIN_AFTER_MS: u64 = 60_000;
 
 impl<R> Serving<R> {
-    pub(super) fn asked(&mut self, now_ms: u64, request: Request, reply: Option<R>, admitted: bool) {
+    pub(super) fn asked(&mut self, now_ms: u64, asked: Waiting<R>) {
+        let Waiting { request, reply, admitted, traced } = asked;
         if self.staged.owed.len() + self.watchers.len() + self.waits.len() >= WATCHERS_MAX {
             return self.reply(reply, Err(full(Full::Conversation)));
         }
+        self.asking = traced;
         match request {
             Request::Create(created) => self.create(now_ms, *created, reply),
             Request::Submit(submit) => self.submit(now_ms, *submit, reply, admitted),
@@ -53,6 +56,7 @@ impl<R> Serving<R> {
                 self.reply(reply, Ok(Answer::Done));
             }
         }
+        self.asking = Traced::default();
         if self.end.is_none() && self.staged.events.is_empty() {
             self.out.push(Effect::AskToClose);
         }
@@ -166,6 +170,9 @@ impl<R> Serving<R> {
             self.out.push(Effect::WakeForQueue(Duration::from_millis(after_ms)));
         }
         self.shown.insert(turn, Mark::default());
+        if !self.asking.is_none() {
+            self.traced.insert(turn, std::mem::take(&mut self.asking));
+        }
         if let Some(reply) = reply {
             match submit.wait {
                 Wait::Accepted => self.staged.owed.push(Owed::Turn { reply, turn, replayed: false }),

@@ -169,6 +169,7 @@ impl<R> Serving<R> {
             input: turn.accepted.input.clone(),
             partial: turn.text(),
             memory: memory.map(|memory| memory.bytes.clone()),
+            traced: self.traced.get(&number).cloned().unwrap_or_default(),
         })
     }
 
@@ -259,6 +260,7 @@ impl<R> Serving<R> {
                 took_ms: now_ms.saturating_sub(open.accepted.at_ms),
             });
         }
+        self.traced_over.extend(self.traced.remove(&turn));
         self.stage(now_ms, Event::TurnEnded { turn, outcome, memory });
     }
 

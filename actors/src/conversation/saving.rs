@@ -64,7 +64,10 @@ impl<R> Serving<R> {
             pieces: staged.pieces,
             rows: after,
         });
-        self.out.push(Effect::Append { entry, rows: before });
+        let begun = accepted(&entry.events);
+        let mut traced = std::mem::take(&mut self.traced_over);
+        traced.extend(begun.iter().filter_map(|turn| self.traced.get(turn).cloned()));
+        self.out.push(Effect::Append { entry, rows: before, traced });
     }
 
     fn next_position(&self) -> Position {
@@ -85,7 +88,8 @@ impl<R> Serving<R> {
         for (turn, mark) in done.marks {
             self.shown.insert(turn, mark);
         }
-        if self.state.deleted {
+        // Not as soon as it is asked for: until then its turns are open in the log.
+        if done.entry.events.contains(&Event::Deleted) {
             self.shown.clear();
         }
         self.pay(done.owed);
@@ -117,7 +121,7 @@ impl<R> Serving<R> {
             Ok(end) if end == Some(written) => self.appended(),
             Ok(end) if end == self.end => {
                 waiting.sent_again = true;
-                self.out.push(Effect::Append { entry: waiting.entry.clone(), rows: Vec::new() });
+                self.out.push(Effect::Append { entry: waiting.entry.clone(), rows: Vec::new(), traced: Vec::new() });
             }
             // It may stand below the other owner's claim.
             Ok(_) => self.give_up(StoreError::Unknown("the log goes on under another owner".into())),

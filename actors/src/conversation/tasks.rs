@@ -20,6 +20,7 @@ use crate::reader::{Page, Reader};
 use crate::request::{Answer, Missing, Refusal};
 use crate::responder::{ResponderError, Said};
 use crate::store::{Compaction, LogEnd, Order, Store, StoreError};
+use crate::trace::Traced;
 
 /// Claims are raced for only by owners that disagree on the view; who loses so often lets the other have it.
 const CLAIMS_MAX: usize = 5;
@@ -47,12 +48,13 @@ pub(super) async fn watched(myself: Me, task: impl Future<Output = ()>) {
 
 /// `looked`: how the log ended when it was found free. Whoever has claimed it since is alive, and is waited for.
 pub(super) async fn activate(myself: Me, surroundings: Arc<Surroundings>, fixed: Fixed, looked: Option<LogEnd>) {
+    let begun = Instant::now();
     let found = match claim(&*surroundings.store, &fixed, (surroundings.clock)(), looked).await {
         Ok(Some(found)) => Ok(found),
         Ok(None) => return look(myself, surroundings, fixed.conversation, fixed.incarnation).await,
         Err(error) => Err(error),
     };
-    metrics::activated(&found);
+    metrics::activated(&found, begun.elapsed());
     report(
         &myself,
         match found {
@@ -179,7 +181,9 @@ pub(super) async fn append(
     conversation: ConversationId,
     entry: Arc<Entry>,
     rows: Vec<Row>,
+    traced: Vec<Traced>,
 ) {
+    let _spans: Vec<Traced> = traced.iter().map(|turn| turn.child("append")).collect();
     for row in rows {
         if let Err(error) = write_row(&*store, conversation, row).await {
             // The entry itself was not sent, so its outcome is known.
@@ -267,7 +271,9 @@ pub(super) async fn listen(
     room: Arc<Semaphore>,
     turn: u64,
     attempt: u32,
+    span: Traced,
 ) {
+    let _until_its_last_word = span;
     loop {
         // A responder that panics fails its turn, not the conversation.
         let next = AssertUnwindSafe(said.next()).catch_unwind().await.unwrap_or(None);

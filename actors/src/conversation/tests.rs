@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use klatch_protocol::event::{Call, Created, KeyUse, Parameters};
+use klatch_protocol::trace::TraceContext;
 use klatch_protocol::turn::Change;
 use klatch_protocol::{Body, ClaimToken, ConversationId, Event, Item, Mark, Outcome, State, Turn};
 
@@ -14,6 +15,7 @@ use crate::peers::PeerId;
 use crate::request::{Answer, Caller, OnBusy, Refusal, Request, Submit, Wait};
 use crate::responder::{End, ResponderError, Said};
 use crate::store::{LogEnd, StoreError};
+use crate::trace::Traced;
 
 type Core = Conversation<String>;
 
@@ -75,7 +77,12 @@ impl World {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |place: usize| words.get(place).map_or(0, |word| word.parse().expect("a number"));
         let option = |name: &str| words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-        let ask = |request| Input::Asked { request, reply: Some(words[1].to_owned()), admitted: true };
+        let ask = |request| Input::Asked {
+            request,
+            reply: Some(words[1].to_owned()),
+            admitted: true,
+            traced: Traced::default(),
+        };
         match words[0] {
             "activated" => Input::Activated(self.found()),
             "create" => ask(Request::Create(Box::new(created(option("key"))))),
@@ -84,6 +91,7 @@ impl World {
                 request: Request::Submit(Box::new(submit(&words, option))),
                 reply: Some(words[1].to_owned()),
                 admitted: option("node") != Some("full"),
+                traced: traced(option("trace")),
             },
             "add" => {
                 ask(Request::AddItems { caller: caller("ann"), items: vec![item(words[2])], key: key(option("key")) })
@@ -94,7 +102,12 @@ impl World {
             "watch" => {
                 ask(Request::Watch { caller: caller("ann"), turn: number(2), have: Mark::default(), bytes_max: 999 })
             }
-            "lost" => Input::Asked { request: Request::Undelivered { turn: number(1) }, reply: None, admitted: true },
+            "lost" => Input::Asked {
+                request: Request::Undelivered { turn: number(1) },
+                reply: None,
+                admitted: true,
+                traced: Traced::default(),
+            },
             "history" => Input::HistoryLoaded { turn: number(1), items: Ok(Vec::new()) },
             "say" => Input::Said { turn: number(1), attempt: 1, said: Ok(Said::Text(words[2].to_owned())) },
             "say-late" => Input::Said { turn: number(1), attempt: 9, said: Ok(Said::Text(words[2].to_owned())) },
@@ -250,10 +263,11 @@ fn show(effect: &Effect<String>) -> String {
         Effect::Claim(_) => "claim".into(),
         Effect::WakeForQueue(after) => format!("look at the queue in {}", after.as_millis()),
         Effect::WakeForSign(after) => format!("sign after {} s", after.as_secs()),
-        Effect::Append { entry, rows } => {
+        Effect::Append { entry, rows, traced } => {
             let events: Vec<String> = entry.events.iter().map(show_event).collect();
             let rows: String = rows.iter().flat_map(|row| [show_row(row), " "]).collect();
-            format!("{rows}append {}-{} {}", entry.position.epoch, entry.position.seq, events.join("+"))
+            let traced: String = traced.iter().map(show_traced).collect();
+            format!("{rows}append {}-{} {}{traced}", entry.position.epoch, entry.position.seq, events.join("+"))
         }
         Effect::Write(row) => format!("write {}", show_row(row)),
         Effect::ReadEnd => "read end".into(),
@@ -261,7 +275,9 @@ fn show(effect: &Effect<String>) -> String {
             format!("compact {} items {} turns", compaction.settled.items.len(), compaction.settled.turns.len())
         }
         Effect::LoadHistory { turn, .. } => format!("load history {turn}"),
-        Effect::Call(ask) => format!("call {}#{}{}", ask.turn, ask.attempt, partial(&ask.partial)),
+        Effect::Call(ask) => {
+            format!("call {}#{}{}{}", ask.turn, ask.attempt, partial(&ask.partial), show_traced(&ask.traced))
+        }
         Effect::AnswerAtOnce(ask) => format!("answer {}", ask.turn),
         Effect::StopCall => "stop call".into(),
         Effect::Release(pieces) => format!("release {pieces}"),
@@ -277,6 +293,15 @@ fn show(effect: &Effect<String>) -> String {
         Effect::GiveUp(GivenUp::Unfinished) => "give up unfinished".into(),
         Effect::GiveUp(GivenUp::NotActivated) => "give up unread".into(),
     }
+}
+
+fn traced(name: Option<&str>) -> Traced {
+    let context = |name: &str| TraceContext { trace: [name.as_bytes()[0]; 16], span: [1; 8], flags: 1 };
+    name.map(|name| Traced::passed_on(context(name))).unwrap_or_default()
+}
+
+fn show_traced(traced: &Traced) -> String {
+    traced.context().map(|context| format!(" in {}", char::from(context.trace[0]))).unwrap_or_default()
 }
 
 fn partial(text: &str) -> String {
@@ -410,6 +435,27 @@ fn turns_are_answered_in_the_order_in_which_they_came() {
          saved               -> b: turn 0 completed \"\", call 1#1
          end 1               -> append 1-4 completed1+attempt2#1
          saved               -> c: turn 1 completed \"\", call 2#1",
+    );
+}
+
+#[test]
+fn a_turn_is_traced_from_its_acceptance_to_its_end() {
+    check(
+        "activated                       ->
+         create a                        -> index append 1-0 claimed+created
+         saved                           -> a: conversation
+         submit b slow one trace=x       -> open append 1-1 accepted0+attempt0#1 in x
+         submit c slow two               ->
+         submit d echo three trace=y     ->
+         submit e slow no trace=z by=bob -> e: no conversation
+         saved                           -> call 0#1 in x, append 1-2 accepted1+accepted2 in y
+         say 0 hi                        ->
+         saved                           -> append 1-3 delta0:hi
+         saved                           -> release 1
+         end 0                           -> append 1-4 completed0+attempt1#1 in x
+         saved                           -> b: turn 0 completed \"hi\", call 1#1
+         end 1                           -> append 1-5 completed1+attempt2#1
+         saved                           -> c: turn 1 completed \"\", call 2#1 in y",
     );
 }
 
@@ -692,6 +738,21 @@ fn a_deleted_conversation_ends_what_runs_and_leaves_nothing() {
          compacted           ->
          submit c slow two   -> c: no conversation
          create d            -> d: no conversation",
+    );
+}
+
+#[test]
+fn a_deletion_that_is_not_saved_leaves_its_turn_unfinished() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         saved               -> call 0#1
+         say 0 hello         -> append 1-2 delta0:hello
+         delete x            -> stop call
+         saved               -> release 1, due append 1-3 deleted
+         down                -> x: unavailable, b: lost, stop call, give up unfinished",
     );
 }
 

@@ -21,7 +21,7 @@ pub const HOPS_MAX: u8 = 2;
 const RELAYS_MAX: usize = 2;
 
 /// While everyone in memory is busy the limit may be passed by so much before requests are refused.
-const OVER_THE_LIMIT: usize = 1_024;
+pub const OVER_THE_LIMIT: usize = 1_024;
 
 /// Passivations asked for at one request: more than one, so that a limit that was passed is reached again.
 const PASSIVATIONS_AT_ONCE: usize = 2;

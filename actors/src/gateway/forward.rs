@@ -6,10 +6,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use klatch_protocol::trace::TraceContext;
 use klatch_protocol::{ConversationId, envelope};
 use ractor::ActorRef;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::GatewayMessage;
 use super::decide::Asked;
@@ -19,6 +21,7 @@ use crate::membership::view::View;
 use crate::metrics;
 use crate::peers::{PeerError, PeerId, Peers, Serve};
 use crate::request::{Answer, Refusal, Request};
+use crate::trace::{Traced, Tracer};
 
 /// A peer that lives and has no answer by then never will: longer than any request may wait at the edge.
 const ANSWER_MAX: Duration = Duration::from_secs(3_600);
@@ -127,34 +130,53 @@ pub(crate) async fn tell_spent(peers: Arc<dyn Peers>, to: PeerId, spending: Spen
     let _ = peers.ask(to, envelope::seal(&ToPeer::Spent(spending)), LOAD_MAX).await;
 }
 
+/// What the sender knows of the cluster.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    /// Number of the view by which it routes.
+    pub view: u64,
+    /// Every node reads where a request stands in a trace.
+    pub traces: bool,
+}
+
 /// Sends the request to the peer and its answer to who asked. Where this node does not reach the peer, another may.
 pub(super) async fn forward(
     peers: Arc<dyn Peers>,
     behind: Behind,
     to: PeerId,
     relays: Vec<PeerId>,
-    view: u64,
+    known: Known,
     asked: Asked<Reply>,
 ) {
     let Asked { conversation, request, reply, hops, relayed, .. } = asked;
-    let mut forwarded = Forwarded { view, hops, conversation, request, direct: None, relayed };
-    let mut answer = send(&*peers, &behind, to.clone(), &forwarded).await;
+    let (begun, kind) = (Instant::now(), metrics::kind(&request));
+    let span = reply.as_ref().map(|reply| reply.traced.child("forward")).unwrap_or_default();
+    let trace = span.context().filter(|_| known.traces);
+    let mut forwarded = Forwarded { view: known.view, hops, conversation, request, direct: None, relayed };
+    let mut answer = send(&*peers, &behind, to.clone(), trace, &forwarded).await;
     for relay in relays {
         if answer != Err(Refusal::Moved) || peers.reaches(&to) {
             break;
         }
         forwarded = Forwarded { direct: Some(to.clone()), relayed: true, ..forwarded };
-        answer = send(&*peers, &behind, relay, &forwarded).await;
+        answer = send(&*peers, &behind, relay, trace, &forwarded).await;
     }
-    metrics::forwarded(&answer);
+    metrics::forwarded(kind, &answer, begun.elapsed());
     if let Some(reply) = reply {
         // Who asked may have gone away.
         let _ = reply.send(answer);
     }
 }
 
-async fn send(peers: &dyn Peers, behind: &Behind, to: PeerId, forwarded: &Forwarded) -> Result<Answer, Refusal> {
-    let bytes = envelope::seal(&ToPeerRef::Ask(forwarded));
+async fn send(
+    peers: &dyn Peers,
+    behind: &Behind,
+    to: PeerId,
+    trace: Option<TraceContext>,
+    forwarded: &Forwarded,
+) -> Result<Answer, Refusal> {
+    let asked = ToPeerRef::Ask(forwarded);
+    let bytes = trace.map_or_else(|| envelope::seal(&asked), |trace| envelope::seal_traced(&trace, &asked));
     match peers.ask(to, bytes, ANSWER_MAX).await {
         Ok(bytes) => match envelope::open::<FromPeer>(&bytes) {
             Ok(FromPeer::Replied(replied)) => {
@@ -188,26 +210,34 @@ pub struct Receiver {
     behind: Behind,
     spent: Spent,
     view: watch::Receiver<View>,
+    tracer: Arc<dyn Tracer>,
 }
 
 impl Receiver {
-    pub fn new(gateway: ActorRef<GatewayMessage>, behind: Behind, spent: Spent, view: watch::Receiver<View>) -> Self {
-        Self { gateway, behind, spent, view }
+    pub fn new(
+        gateway: ActorRef<GatewayMessage>,
+        behind: Behind,
+        spent: Spent,
+        view: watch::Receiver<View>,
+        tracer: Arc<dyn Tracer>,
+    ) -> Self {
+        Self { gateway, behind, spent, view, tracer }
     }
 }
 
 impl Serve for Receiver {
     fn serve(&self, from: PeerId, request: Vec<u8>) -> BoxFuture<'static, Vec<u8>> {
         let (gateway, behind, mut view) = (self.gateway.clone(), self.behind.clone(), self.view.clone());
-        let spent = self.spent.clone();
+        let (spent, tracer) = (self.spent.clone(), self.tracer.clone());
         Box::pin(async move {
-            let answer = match envelope::open::<ToPeer>(&request) {
-                Ok(ToPeer::Ask(forwarded)) => {
+            let answer = match envelope::open_traced::<ToPeer>(&request) {
+                Ok((trace, ToPeer::Ask(forwarded))) => {
+                    let traced = trace.map(|trace| tracer.remote(trace)).unwrap_or_default();
                     catch_up(&behind, &mut view, forwarded.view).await;
-                    pass(&gateway, forwarded).await
+                    pass(&gateway, forwarded, traced).await
                 }
-                Ok(ToPeer::Load) => return envelope::seal(&FromPeer::Load(load(&gateway).await)),
-                Ok(ToPeer::Spent(spending)) => {
+                Ok((_, ToPeer::Load)) => return envelope::seal(&FromPeer::Load(load(&gateway).await)),
+                Ok((_, ToPeer::Spent(spending))) => {
                     spent.elsewhere(spending);
                     return envelope::seal(&FromPeer::Done);
                 }
@@ -239,9 +269,9 @@ async fn load(gateway: &ActorRef<GatewayMessage>) -> NodeLoad {
     status.await.map(|status| status.load()).unwrap_or_default()
 }
 
-async fn pass(gateway: &ActorRef<GatewayMessage>, forwarded: Forwarded) -> Result<Answer, Refusal> {
+async fn pass(gateway: &ActorRef<GatewayMessage>, forwarded: Forwarded, traced: Traced) -> Result<Answer, Refusal> {
     let Forwarded { hops, conversation, request, direct, relayed, .. } = forwarded;
-    let (reply, answer) = oneshot::channel();
+    let (reply, answer) = Reply::new(traced);
     let asked = Asked { conversation, request, reply: Some(reply), hops, direct, relayed };
     gateway.cast(GatewayMessage::Ask(asked)).map_err(|_| Refusal::Moved)?;
     answer.await.map_err(|_| Refusal::Lost)?

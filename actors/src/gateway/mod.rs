@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use klatch_protocol::{ConversationId, Shard};
+use klatch_protocol::{ConversationId, Shard, envelope};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use crate::node::Status;
 use crate::peers::Peers;
 use crate::shard::{Arguments as ShardArguments, ShardActor, ShardMessage};
 use decide::{Asked, Effect, Gateway, Input};
-use forward::Behind;
+use forward::{Behind, Known};
 
 /// How often idle conversations are looked for.
 const TICK: Duration = Duration::from_secs(1);
@@ -107,7 +107,10 @@ impl Actor for GatewayActor {
                 let _ = reply.send(());
                 Input::DropAll
             }
-            GatewayMessage::Tick => Input::Tick,
+            GatewayMessage::Tick => {
+                state.arguments.surroundings.tell_load();
+                Input::Tick
+            }
             GatewayMessage::Status(reply) => {
                 // Who asked may have gone away.
                 let _ = reply.send(state.status());
@@ -137,7 +140,9 @@ impl State {
             }
             Effect::Forward { to, asked, relays } => {
                 let (view, peers) = (self.core.view().number(), self.arguments.peers.clone());
-                tokio::spawn(forward::forward(peers, self.arguments.behind.clone(), to, relays, view, asked));
+                let traces = self.core.view().format() >= envelope::TRACED;
+                let behind = self.arguments.behind.clone();
+                tokio::spawn(forward::forward(peers, behind, to, relays, Known { view, traces }, asked));
             }
             Effect::StopShards => self.stop_shards(),
             Effect::Passivate(conversation) => {

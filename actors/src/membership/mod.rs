@@ -77,7 +77,7 @@ impl Actor for MembershipActor {
             incarnation: me.incarnation,
             address: arguments.address.clone(),
             status: MemberStatus::Joining,
-            format: envelope::VERSION,
+            format: envelope::READS,
         };
         let core = Membership::new(me.name.to_string(), row);
         myself.send_interval(Duration::from_millis(BEAT_EVERY_MS), || MembershipMessage::Tick);
@@ -181,7 +181,7 @@ impl State {
     fn tell(&mut self, view: View) -> Result<(), ActorProcessingErr> {
         let me = self.arguments.surroundings.me();
         tracing::info!(view.number = view.number(), view.members = %members(&view), "a new view");
-        metrics::view(&view);
+        metrics::view(&view, &me);
         self.arguments.peers.keep(view.peers(&me.name));
         self.arguments.gateway.cast(GatewayMessage::View(view.clone()))?;
         if view.status(&me) == Some(MemberStatus::Up) {

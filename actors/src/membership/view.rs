@@ -27,6 +27,7 @@ pub const FULLEST_PERCENT: u32 = 125;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     number: u64,
+    format: u8,
     members: BTreeMap<Arc<str>, Member>,
     placement: Placement,
 }
@@ -63,13 +64,19 @@ impl View {
             let Row { incarnation, status, address, .. } = row.clone();
             (Arc::from(name.as_str()), Member { incarnation, status, address })
         };
+        let format = table.rows.values().map(|row| row.format).min().unwrap_or_default();
         let members = table.rows.iter().map(member).collect();
-        Self { number: table.number, members, placement: Placement::default() }
+        Self { number: table.number, format, members, placement: Placement::default() }
     }
 
     /// Rises with every change.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The newest envelope format that all members read; 0 where there are none.
+    pub fn format(&self) -> u8 {
+        self.format
     }
 
     /// By name.
@@ -182,6 +189,14 @@ mod tests {
                 assert!(before == gone || *before == after, "of {nodes} nodes a shard went from {before} to {after}");
             }
         }
+    }
+
+    #[test]
+    fn nothing_newer_is_written_than_what_all_members_read() {
+        let row = |format| Row { incarnation: 1, address: String::new(), status: MemberStatus::Up, format };
+        let rows = [("a".to_owned(), row(2)), ("b".to_owned(), row(1))].into();
+        assert_eq!(View::new(&ViewTable { number: 1, rows }).format(), 1);
+        assert_eq!(View::default().format(), 0);
     }
 
     #[test]

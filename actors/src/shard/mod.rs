@@ -89,6 +89,7 @@ impl Actor for ShardActor {
         };
         let Some(conversation) = state.ids.remove(&actor) else { return Ok(()) };
         state.actors.remove(&conversation);
+        metrics::conversation_ended(end);
         state.happened(&myself, Input::Ended(conversation, end)).await
     }
 }

@@ -27,6 +27,9 @@ pub(super) struct ServeArgs {
     /// Metrics, probes and cluster state; keep it inside [default: 127.0.0.1:9090]
     #[arg(long, value_name = "IP:PORT")]
     ops_addr: Option<String>,
+    /// `all`, or `auth` for a process that only signs in and out [default: all]
+    #[arg(long, value_name = "ROLE")]
+    role: Option<String>,
     /// How long a stopping node goes on accepting, until balancers notice [default: 0s on loopback, else 25s]
     #[arg(long, value_name = "DURATION")]
     drain_lag: Option<String>,
@@ -39,6 +42,9 @@ pub(super) struct ServeArgs {
     /// A level, or directives such as info,klatch=debug [default: info, libraries less]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// Collector that traces are sent to, by OTLP over HTTP [default: none]
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
     /// Where other nodes connect [default: 127.0.0.1:7946 with Redis, else none]
     #[arg(long, value_name = "IP:PORT")]
     cluster_addr: Option<String>,
@@ -127,10 +133,12 @@ impl ServeArgs {
             ("node-name", &self.node_name),
             ("http-addr", &self.http_addr),
             ("ops-addr", &self.ops_addr),
+            ("role", &self.role),
             ("drain-lag", &self.drain_lag),
             ("drain-timeout", &self.drain_timeout),
             ("log-format", &self.log_format),
             ("log-level", &self.log_level),
+            ("otlp-endpoint", &self.otlp_endpoint),
             ("cluster-addr", &self.cluster_addr),
             ("advertise", &self.advertise),
             ("cluster-secret-file", &self.cluster_secret_file),

@@ -44,7 +44,7 @@ fn keys(config: &Config, folder: &Path) -> Result<(), ConfigRefused> {
 
 /// The port, the secret and the certificates with which nodes meet.
 fn cluster(config: &Config) -> Result<Vec<String>, ConfigRefused> {
-    let Some(address) = config.cluster.addr(config.shares_store()) else { return Ok(Vec::new()) };
+    let Some(address) = config.cluster_addr() else { return Ok(Vec::new()) };
     config.cluster.read_secret()?;
     let certificates = config.cluster.tls().map(Tls::open).transpose();
     let certificates = certificates.err().map(|error| format!("{}: {error}", error.option));

@@ -22,6 +22,7 @@ const SECTIONS: &[Section] = &[
         source: include_str!("../responders/openai/mod.rs"),
     },
     Section { path: "log", structure: "LogOptions", source: include_str!("../telemetry.rs") },
+    Section { path: "telemetry", structure: "TelemetryOptions", source: include_str!("../traces.rs") },
     Section { path: "cluster", structure: "ClusterOptions", source: include_str!("../peers/options.rs") },
     Section { path: "auth", structure: "AuthOptions", source: include_str!("../auth/options.rs") },
     Section { path: "limits", structure: "LimitOptions", source: LIMITS },

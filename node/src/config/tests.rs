@@ -31,6 +31,7 @@ node_name = "klatch-7"
 http_addr = "0.0.0.0:80"
 ops_addr = "[::]:81"
 store = "memory:"
+role = "auth"
 drain_lag = "7s"
 trust_forwarded_for = true
 drain_timeout = "90s"
@@ -69,6 +70,10 @@ max_tokens_field = "max_completion_tokens"
 [log]
 format = "json"
 level = "debug"
+
+[telemetry]
+otlp_endpoint = "http://collector:4318"
+sample_ratio = 0.25
 
 [cluster]
 addr = "127.0.0.1:7"
@@ -128,6 +133,7 @@ conversations_after = "90d"
 idempotency_keys = "24h"
 
 [redis]
+password_file = "password"
 durability = "replica"
 replicas = 2
 connections = 3
@@ -305,6 +311,17 @@ fn a_cluster_that_contradicts_itself_is_refused_with_the_key_and_what_would_be_r
         assert!(said.starts_with(&format!("cluster.{key} (klatch.toml): ")) && said.contains(right), "{said}");
     }
     assert!(refused("[cluster]\naddr = \"127.0.0.1:7946\"").contains("redis://"));
+}
+
+#[test]
+fn a_process_that_only_signs_in_needs_the_nodes_store_and_none_of_their_secrets() {
+    let said = refused("role = \"auth\"");
+    assert!(said.starts_with("role (klatch.toml): ") && said.contains("redis://"), "{said}");
+    let keys = "[auth]\nsigning_keys = [\"a.pem\"]\n";
+    let shared = from_file(&format!("role = \"auth\"\nstore = \"redis://localhost\"\n{keys}")).unwrap();
+    assert_eq!(shared.cluster_addr(), None);
+    let said = refused("role = \"none\"");
+    assert!(said.starts_with("role ") && said.contains("all"), "{said}");
 }
 
 #[test]

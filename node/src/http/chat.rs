@@ -102,6 +102,7 @@ fn ask(conversation: ConversationId, chat: &Chat) -> Ask {
         input,
         partial: String::new(),
         memory: None,
+        traced: klatch_actors::trace::current(),
     }
 }
 

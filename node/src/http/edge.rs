@@ -25,7 +25,7 @@ pub struct Shared {
     pub handle: Handle,
     pub responders: Arc<Responders>,
     pub auth: Arc<Auth>,
-    pub options: EdgeOptions,
+    pub options: Arc<EdgeOptions>,
     pub chats: Arc<Semaphore>,
     rates: Mutex<Rates>,
     started: Instant,
@@ -34,7 +34,7 @@ pub struct Shared {
 impl Edge {
     pub fn new(handle: Handle, responders: Arc<Responders>, auth: Arc<Auth>, options: EdgeOptions) -> Self {
         let chats = Arc::new(Semaphore::new(options.limits.chat_completions_at_once.min(Semaphore::MAX_PERMITS)));
-        let (rates, started) = (Mutex::default(), Instant::now());
+        let (rates, started, options) = (Mutex::default(), Instant::now(), Arc::new(options));
         let edge = Self(Arc::new(Shared { handle, responders, auth, options, chats, rates, started }));
         let listening = Arc::downgrade(&edge.0);
         edge.handle.on_spending(move |spending| {

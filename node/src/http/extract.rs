@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use super::edge::Edge;
 use super::errors::{ApiError, short};
 use super::idempotency::Identity;
+use crate::config::LimitOptions;
 
 /// Path parameters as the routes name them.
 pub const CONVERSATION_ID: &str = "conversation_id";
@@ -88,10 +89,10 @@ async fn read<T: DeserializeOwned>(request: Request, edge: &Edge, may_be_empty: 
 }
 
 /// A JSON body of a route that needs no caller.
-pub async fn read_json<T: DeserializeOwned>(request: Request, edge: &Edge) -> Result<T, ApiError> {
+pub async fn read_json<T: DeserializeOwned>(request: Request, limits: &LimitOptions) -> Result<T, ApiError> {
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
-    parse(&read_body(body, edge.options.limits.body_bytes, edge.options.limits.body_timeout).await?)
+    parse(&read_body(body, limits.body_bytes, limits.body_timeout).await?)
 }
 
 async fn read_body(body: Body, bytes_max: usize, timeout: Duration) -> Result<Bytes, ApiError> {

@@ -24,14 +24,21 @@ pub fn describe() {
     describe_gauge!(STREAMS_OPEN, "Streams of responses that clients are reading");
     describe_counter!(STREAMS_CUT_TOTAL, "Streams ended before their turn, because no owner could be reached in time");
     describe_histogram!(FIRST_TOKEN_SECONDS, Unit::Seconds, "From a streamed request to its first piece of output");
+    // A counter that appears with its first event hides that event.
+    counter!(STREAMS_CUT_TOTAL).increment(0);
+    gauge!(STREAMS_OPEN).set(0.0);
+}
+
+/// Of few values, whatever a client sends.
+pub fn known(method: &axum::http::Method) -> &str {
+    match method.as_str() {
+        known @ ("GET" | "POST" | "DELETE" | "HEAD" | "PUT" | "PATCH" | "OPTIONS") => known,
+        _ => METHOD_OTHER,
+    }
 }
 
 pub fn answered(route: &str, method: &axum::http::Method, status: u16, after: Duration) {
-    let method = match method.as_str() {
-        known @ ("GET" | "POST" | "DELETE" | "HEAD" | "PUT" | "PATCH" | "OPTIONS") => known,
-        _ => METHOD_OTHER,
-    };
-    let (route, method) = (route.to_owned(), method.to_owned());
+    let (route, method) = (route.to_owned(), known(method).to_owned());
     counter!(REQUESTS_TOTAL, ROUTE => route.clone(), METHOD => method.clone(), STATUS => status.to_string())
         .increment(1);
     histogram!(REQUEST_DURATION_SECONDS, ROUTE => route, METHOD => method).record(after);

@@ -33,6 +33,7 @@ mod unread;
 pub mod wire;
 
 use axum::Router;
+use axum::extract::FromRef;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use utoipa_axum::router::OpenApiRouter;
@@ -42,6 +43,7 @@ pub use self::edge::Edge;
 pub use self::errors::ApiError;
 pub use self::extract::parse;
 pub use self::options::EdgeOptions;
+pub use self::sessions::SignIn;
 
 /// All public routes, and an answer in the API's shape to every other.
 pub fn router(edge: Edge) -> Router {
@@ -50,9 +52,18 @@ pub fn router(edge: Edge) -> Router {
     let (routes, description) =
         OpenApiRouter::with_openapi(openapi::base()).nest("/v1", api).merge(session_routes()).split_for_parts();
     let description = Router::new().route("/openapi.json", get(openapi::show)).with_state(openapi::finish(description));
+    finish(routes.with_state(edge).merge(description))
+}
+
+/// Of a process of the role `auth`.
+pub fn auth_router(sign_in: SignIn) -> Router {
+    metrics::describe();
+    let (routes, _) = session_routes().split_for_parts();
+    finish(routes.with_state(sign_in))
+}
+
+fn finish(routes: Router) -> Router {
     routes
-        .with_state(edge)
-        .merge(description)
         .fallback(|| async { ApiError::no_route() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(from_fn(unread::read_rest))
@@ -77,7 +88,11 @@ fn api_routes() -> OpenApiRouter<Edge> {
         .route("/responses/compact", post(|| async { ApiError::no_route() }))
 }
 
-fn session_routes() -> OpenApiRouter<Edge> {
+fn session_routes<S>() -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+    SignIn: FromRef<S>,
+{
     OpenApiRouter::new()
         .routes(routes!(sessions::login))
         .routes(routes!(sessions::refresh))

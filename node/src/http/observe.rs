@@ -10,11 +10,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
+use klatch_actors::trace;
 use klatch_protocol::ids::random_bytes;
 use tracing::Instrument;
 
 use super::errors::ApiError;
 use super::metrics;
+use crate::traces::EdgeSpan;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_CHARS_MAX: usize = 128;
@@ -22,13 +24,14 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 pub async fn observe(request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let request_id = taken_over(request.headers()).unwrap_or_else(new_request_id);
-    let trace_id = trace_id(request.headers()).unwrap_or_default().to_owned();
     let route =
         request.extensions().get::<MatchedPath>().map_or(metrics::ROUTE_NONE.into(), |path| path.as_str().to_owned());
     let method = request.method().clone();
+    let edge = EdgeSpan::begin(request.headers(), metrics::known(&method), &route);
     let id = request_id.to_str().unwrap_or_default();
-    let span = tracing::info_span!("request", request.id = id, trace.id = trace_id);
-    let run = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+    let span = tracing::info_span!("request", request.id = id, trace.id = edge.trace_id());
+    let run =
+        AssertUnwindSafe(trace::within(edge.traced.clone(), next.run(request))).catch_unwind().instrument(span.clone());
     let mut response = run.await.unwrap_or_else(|_| {
         tracing::error!(parent: &span, http.route = route, "a handler panicked");
         ApiError::failed().into_response()
@@ -42,6 +45,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
         duration_ms = took.as_secs_f64() * 1_000.0,
         "answered"
     );
+    edge.answered(status);
     metrics::answered(&route, &method, status, took);
     response.headers_mut().insert(REQUEST_ID, request_id);
     response
@@ -57,13 +61,6 @@ fn taken_over(headers: &HeaderMap) -> Option<HeaderValue> {
 fn new_request_id() -> HeaderValue {
     let id = format!("req_{:032x}", u128::from_be_bytes(random_bytes()));
     HeaderValue::from_str(&id).expect("hex digits are fit for a header")
-}
-
-/// Of a W3C `traceparent`: version, trace id, parent id, flags.
-fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
-    let (_version, id) = (parts.next()?, parts.next()?);
-    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
 #[cfg(test)]
@@ -83,12 +80,5 @@ mod tests {
         assert!(!kept(&"x".repeat(129)));
         assert!(!kept("with space"));
         assert!(!kept(""));
-    }
-
-    #[test]
-    fn a_trace_id_is_read_from_a_traceparent() {
-        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(trace_id(&headers("traceparent", parent)), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
-        assert_eq!(trace_id(&headers("traceparent", "00-short")), None);
     }
 }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use klatch_actors::request::{Chain, Wait};
-use klatch_actors::{Answer, Caller, Request, Submit};
+use klatch_actors::{Answer, Caller, Request, Submit, trace};
 use klatch_protocol::event::{Created, Parameters};
 use klatch_protocol::state::Did;
 use klatch_protocol::{ConversationId, ResponseId, Turn};
@@ -118,12 +118,13 @@ async fn answer_at_end(
 ) -> Result<Response, ApiError> {
     let (sender, receiver) = oneshot::channel();
     let (sending, owner) = (edge.clone(), caller.clone());
-    tokio::spawn(async move {
+    let sent = async move {
         let answer = send(&sending, target, submit).await;
         if let Err(Ok(unwanted)) = sender.send(answer) {
             drop(Delivery::new(&sending, &owner, unwanted.response, false));
         }
-    });
+    };
+    tokio::spawn(trace::within(trace::current(), sent));
     let received = tokio::time::timeout(edge.options.limits.wait_max, receiver).await.map_err(|_| too_long())?;
     let Accepted { response, turn, replayed } = received.map_err(|_| ApiError::failed())??;
     let delivery = Delivery::new(edge, &caller, response, false);

@@ -7,6 +7,7 @@
 //! Started by `serve`; a crash of its actors or tasks leaves the node without peers, and [`ClusterPeers::ended`] says
 //! so. One per process, since ractor's registries are the process's.
 
+mod expiry;
 mod gateway;
 mod handshake;
 pub mod link;
@@ -45,6 +46,8 @@ use preamble::{ClusterKey, Introduction};
 use tls::{Tls, TlsFiles};
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// Files of certificates are looked at with each connection too; a cluster at rest makes none.
+const CERTIFICATES_LOOKED_AT_EVERY: Duration = Duration::from_secs(60);
 /// Of ractor_cluster: four of our frames, since its own messages list a few actors.
 const SESSION_FRAME_BYTES_MAX: u64 = 256 << 10;
 const NO_CONNECTION: PeerError = PeerError::NotSent("there is no connection to the peer");
@@ -92,7 +95,7 @@ impl ClusterPeers {
         let subscription = Box::new(Events(messages.clone()));
         server.cast(NodeServerMessage::SubscribeToEvents { id: "klatch".to_owned(), subscription })?;
         let own = Introduction { me: settings.me.clone(), host: settings.host, key };
-        let handshake = Arc::new(Handshake { own, tls });
+        let handshake = Arc::new(Handshake { own, tls: tls.clone() });
         let director =
             Director::new(settings.me, server.clone(), handshake.clone(), links.clone(), serve, messages.clone());
         let (end, ended) = watch::channel(false);
@@ -101,6 +104,7 @@ impl ClusterPeers {
             tokio::spawn(listener::listen(listener, handshake, messages.clone())),
             tokio::spawn(beat(links.clone())),
         ];
+        tasks.extend(tls.map(|tls| tokio::spawn(look_at_certificates(tls))));
         tasks.push(tokio::spawn(async move {
             tokio::select! {
                 _ = gateway_ended => {}
@@ -170,6 +174,17 @@ async fn beat(links: Arc<Links>) {
         for link in links.all() {
             link.tick();
         }
+    }
+}
+
+/// So that the metrics tell of new certificates before anybody needs them.
+async fn look_at_certificates(tls: Arc<Tls>) {
+    let mut every = tokio::time::interval(CERTIFICATES_LOOKED_AT_EVERY);
+    loop {
+        every.tick().await;
+        let tls = tls.clone();
+        // A look that panics is made again.
+        let _ = tokio::task::spawn_blocking(move || drop(tls.current())).await;
     }
 }
 

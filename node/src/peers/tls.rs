@@ -21,6 +21,8 @@ use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVeri
 use rustls::version::TLS13;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
+use super::expiry;
+
 /// Files are looked at no more often, however many connect.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -104,11 +106,13 @@ impl TlsFiles {
         let [cert, key, ca] = content else { unreachable!("three files were read") };
         let chain = certificates("cluster.cert", &self.cert, cert)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(wrong("cluster.key", &self.key))?;
+        let authorities = certificates("cluster.ca", &self.ca, ca)?;
         let mut roots = RootCertStore::empty();
-        for root in certificates("cluster.ca", &self.ca, ca)? {
-            roots.add(root).map_err(wrong("cluster.ca", &self.ca))?;
+        for root in &authorities {
+            roots.add(root.clone()).map_err(wrong("cluster.ca", &self.ca))?;
         }
         let (roots, provider) = (Arc::new(roots), Arc::new(aws_lc_rs::default_provider()));
+        let told = chain.clone();
         let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
         let clients = clients.map_err(wrong("cluster.ca", &self.ca))?;
         let pair_wrong = wrong("cluster.cert", &self.cert);
@@ -128,6 +132,7 @@ impl TlsFiles {
             .with_custom_certificate_verifier(verifier)
             .with_client_auth_cert(chain, key)
             .map_err(wrong("cluster.cert", &self.cert))?;
+        expiry::tell(&told, &authorities);
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
         Ok(TlsPair { server: Arc::new(server), client: Arc::new(client) })

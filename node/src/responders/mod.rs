@@ -187,6 +187,8 @@ pub(crate) mod tests {
     use klatch_protocol::item::Body;
     use klatch_protocol::{ConversationId, Item};
 
+    use klatch_actors::trace::Traced;
+
     use super::*;
 
     pub fn item(body: Body) -> Item {
@@ -204,6 +206,7 @@ pub(crate) mod tests {
             input: vec![item(Body::user(text))],
             partial: String::new(),
             memory: None,
+            traced: Traced::default(),
         }
     }
 

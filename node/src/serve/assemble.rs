@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use klatch_actors::membership::views::Views;
-use klatch_actors::node::Cluster;
+use klatch_actors::node::{Cluster, Status};
 use klatch_actors::responder::Responders;
 use klatch_actors::{Node, NodeOptions};
 use tokio::net::TcpListener;
@@ -17,11 +17,12 @@ use tokio::sync::oneshot;
 
 use super::{HandOff, Parts};
 use crate::auth::{Auth, admin};
-use crate::config::{Config, ConfigRefused, StoreKind};
-use crate::http::{self, Edge, EdgeOptions};
+use crate::config::{Config, ConfigRefused, Role, StoreKind};
+use crate::http::{self, Edge, EdgeOptions, SignIn};
 use crate::peers::{LifelongSettings, Lives};
 use crate::responders;
 use crate::stores::{self, Opened};
+use crate::traces;
 
 /// `listener`: where other nodes connect, if there may be any.
 pub(super) async fn assemble(
@@ -29,22 +30,16 @@ pub(super) async fn assemble(
     incarnation: u64,
     listener: Option<TcpListener>,
 ) -> anyhow::Result<Parts> {
-    let folder = config.data_folder()?;
-    make_folder(&folder)?;
-    let stores = open_stores(config).await?;
-    let auth = Auth::open(&config.auth, stores.records.clone(), Some(&folder)).map_err(ConfigRefused::from)?;
-    let auth = Arc::new(auth);
-    let socket =
-        admin::bind(&folder).with_context(|| format!("cannot open {}", folder.join(admin::SOCKET).display()))?;
-    let without_accounts = auth.list_accounts(None).await.context("cannot read the accounts")?.is_empty();
+    let Foundation { stores, auth, without_accounts } = found(config).await?;
+    let options = EdgeOptions { limits: config.limits.clone(), trust_forwarded_for: config.trust_forwarded_for };
+    if config.role == Role::Auth {
+        return Ok(only_auth(stores, SignIn { auth, options: Arc::new(options) }, without_accounts));
+    }
     let responders = Arc::new(responders::build(&config.responder).map_err(ConfigRefused::from)?);
     let node = start_node(config, incarnation, &stores, listener, responders.clone()).await?;
     let handle = node.handle();
-    let options = EdgeOptions { limits: config.limits.clone(), trust_forwarded_for: config.trust_forwarded_for };
     let edge = Edge::new(handle.clone(), responders, auth.clone(), options);
     tokio::spawn(edge.clone().tell_spending());
-    tokio::spawn(auth.clone().upkeep());
-    tokio::spawn(admin::serve(auth.clone(), socket));
     let leave = node.leaver();
     let (hand_off, fault) = own(node);
     let members = handle.clone();
@@ -70,6 +65,43 @@ pub(super) async fn assemble(
         }),
         without_accounts,
     })
+}
+
+/// What every role stands on.
+struct Foundation {
+    stores: Opened,
+    auth: Arc<Auth>,
+    without_accounts: bool,
+}
+
+async fn found(config: &Config) -> anyhow::Result<Foundation> {
+    let folder = config.data_folder()?;
+    make_folder(&folder)?;
+    let stores = open_stores(config).await?;
+    let auth = Auth::open(&config.auth, stores.records.clone(), Some(&folder)).map_err(ConfigRefused::from)?;
+    let auth = Arc::new(auth);
+    let socket =
+        admin::bind(&folder).with_context(|| format!("cannot open {}", folder.join(admin::SOCKET).display()))?;
+    let without_accounts = auth.list_accounts(None).await.context("cannot read the accounts")?.is_empty();
+    tokio::spawn(auth.clone().upkeep());
+    tokio::spawn(admin::serve(auth.clone(), socket));
+    Ok(Foundation { stores, auth, without_accounts })
+}
+
+/// No conversations, and so nothing to join, to hand off or to lose.
+fn only_auth(stores: Opened, sign_in: SignIn, without_accounts: bool) -> Parts {
+    let auth = sign_in.auth.clone();
+    Parts {
+        routes: http::auth_router(sign_in),
+        status: Arc::new(|| Box::pin(async { Some(Status { joined: true, ..Status::default() }) })),
+        members: Arc::new(|| Box::pin(async { Vec::new() })),
+        reload: Arc::new(move || reload(&auth)),
+        leave: Box::new(|| {}),
+        hand_off: Box::new(|_| Box::pin(async {})),
+        flush: Box::new(move || Box::pin(async move { stores.close().await })),
+        fault: Box::pin(std::future::pending()),
+        without_accounts,
+    }
 }
 
 /// Nobody else has any business there: it holds keys.
@@ -98,6 +130,7 @@ async fn start_node(
     if let (Some(views), Some(listener)) = (stores.views.clone(), listener) {
         options.cluster = Some(cluster(config, incarnation, views, listener)?);
     }
+    options.tracer = traces::tracer();
     options.limits = config.limits.runtime();
     options.retention_ms = config.retention.conversations_after_ms();
     Node::start(options).await.map_err(|error| anyhow!("the conversations cannot be started: {error}"))

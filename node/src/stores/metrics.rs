@@ -53,6 +53,10 @@ pub fn describe() {
     describe_counter!(SHORT_WAITS_TOTAL, "Batches that replicas did not get in time, and that stayed pending");
     describe_counter!(WENT_BACK_TOTAL, "Conversations whose log lacked acknowledged entries on a new connection");
     describe_counter!(REOPENED_TOTAL, "Times that the embedded store was opened again after a failed write");
+    // A counter that appears with its first event hides that event.
+    for name in [CONNECTIONS_TOTAL, SHORT_WAITS_TOTAL, WENT_BACK_TOTAL, REOPENED_TOTAL] {
+        counter!(name).increment(0);
+    }
 }
 
 /// Handles of [`OPERATION_SECONDS`], looked up once: a look-up by name costs more than an operation in memory.

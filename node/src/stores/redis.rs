@@ -53,7 +53,7 @@ pub use self::check::problems;
 pub use self::options::{Durability, RedisOptions};
 
 use self::cluster::Cluster;
-use self::connect::{ConnectError, Target, Timeouts};
+use self::connect::{ConnectError, Manner, Target};
 use self::keys::Keys;
 use self::lane::{Lane, unavailable};
 use super::metrics::{Timers, describe};
@@ -84,21 +84,21 @@ pub enum RedisOpenError {
 impl RedisStore {
     pub async fn open(address: &Address, options: &RedisOptions) -> Result<Self, RedisOpenError> {
         describe();
-        let timeouts = Timeouts::new(options);
+        let manner = Manner::new(options);
         let replicas = options.replicas(address);
         let servers = match address {
             Address::Single(_) | Address::Sentinel { .. } => {
                 let target = Target::of(address).expect("one server is a target");
                 // For the reason, which the lanes would only log.
-                drop(target.connect(&timeouts).await?);
-                let lane = || Arc::new(Lane::start(target.clone(), timeouts, options, replicas));
+                drop(target.connect(&manner).await?);
+                let lane = || Arc::new(Lane::start(target.clone(), manner.clone(), options, replicas));
                 let lanes: Vec<_> = (0..options.connections).map(|_| lane()).collect();
                 let connected = futures::future::join_all(lanes.iter().map(|lane| lane.connected()));
                 timeout(FIRST_CONNECTION_MAX, connected).await.map_err(|_| RedisOpenError::Late)?;
                 Servers::One(lanes)
             }
             Address::Cluster { seeds, settings } => {
-                let cluster = Cluster::start(seeds.clone(), settings.clone(), timeouts, options, replicas).await?;
+                let cluster = Cluster::start(seeds.clone(), settings.clone(), manner, options, replicas).await?;
                 Servers::Many(cluster)
             }
         };

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use klatch_actors::Reader;
 use klatch_actors::reader::Page;
 use klatch_actors::request::OnBusy;
 use klatch_actors::store::Order;
-use klatch_actors::{Handle, Reader};
 use klatch_protocol::{ConversationId, Item, State, Turn};
 
 use crate::client::Client;
@@ -16,10 +16,17 @@ use crate::journal::Journal;
 use crate::ledger::ToldTurn;
 use crate::nodes::Nodes;
 use crate::plan::Disturbance;
-use crate::shared::{Shared, lock};
+use crate::shared::Shared;
 
 /// The longest life of a conversation is 40 s, and the dead are looked for every 5.
 const EXPIRED_MAX: Duration = Duration::from_secs(60);
+
+/// The idle ones are looked for now and then, each writes what it has to write, and those that have expired meanwhile
+/// are there for a moment.
+const ALL_PASSIVATED_AFTER: Duration = Duration::from_secs(60);
+
+/// Not in step with what nodes do several times a second, or one of them would be at it at each look.
+const BETWEEN_BEATS: Duration = Duration::from_millis(1_013);
 
 /// A turn of a conversation that nothing is wrong with takes no longer.
 const TURN_MAX: Duration = Duration::from_secs(60);
@@ -58,8 +65,7 @@ pub async fn mortals_are_gone(shared: &Shared) {
 }
 
 pub async fn promises_are_kept(shared: &Arc<Shared>, nodes: &Nodes) {
-    let handles: Vec<Handle> = lock(&nodes.handles()).values().cloned().collect();
-    for handle in handles {
+    for handle in nodes.all_handles() {
         if let Some(status) = handle.status().await
             && status.open_turns > 0
         {
@@ -69,7 +75,7 @@ pub async fn promises_are_kept(shared: &Arc<Shared>, nodes: &Nodes) {
     shared.check(turns_are_there(shared));
     shared.check(order_is_that_of_the_clients(&shared.ledger().turns));
     shared.check(items_are_there(shared));
-    let reader = lock(&nodes.handles()).values().next().map(|handle| handle.reader().clone());
+    let reader = nodes.all_handles().first().map(|handle| handle.reader().clone());
     let Some(reader) = reader else { return shared.fail("no node is up at the end") };
     let mortal = shared.ledger().mortal.clone();
     // One that lives and may expire at any time is no witness.
@@ -82,6 +88,30 @@ pub async fn promises_are_kept(shared: &Arc<Shared>, nodes: &Nodes) {
     for id in stories {
         if let Err(why) = reads_as_it_happened(shared, &reader, id).await {
             shared.fail(format!("{id}: {why}"));
+        }
+    }
+}
+
+/// When nobody asks for anything any more, nothing is in memory, and no task is left behind: at the beginning, with all
+/// nodes up and nobody there, there were so many.
+pub async fn nothing_is_left_over(shared: &Shared, nodes: &Nodes, tasks_at_first: usize) {
+    let until = shared.elapsed() + shared.plan.limits.idle_after * 2 + ALL_PASSIVATED_AFTER;
+    loop {
+        tokio::time::sleep(BETWEEN_BEATS).await;
+        let mut active = 0;
+        for handle in nodes.all_handles() {
+            let Some(status) = handle.status().await else { return shared.fail("a node has no gateway at the end") };
+            active += status.active_conversations;
+        }
+        let tasks = nodes.tasks().await;
+        if active == 0 && tasks <= tasks_at_first {
+            return;
+        }
+        if shared.elapsed() > until {
+            return shared.fail(format!(
+                "nobody asks for anything, and there are {active} conversations in memory, and {tasks} tasks where \
+                 there were {tasks_at_first} at the beginning"
+            ));
         }
     }
 }

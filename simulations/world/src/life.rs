@@ -23,6 +23,9 @@ const REST_PER_TURN: Duration = Duration::from_secs(40);
 /// At the end one node crashes for so long, with turns that nobody asks for any more.
 const CRASHED_FOR: Duration = Duration::from_secs(4);
 
+/// What a node has to do at its start is done by then.
+const ALL_QUIET_AFTER: Duration = Duration::from_secs(2);
+
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
 /// How a world ended.
@@ -61,7 +64,9 @@ async fn run(shared: Arc<Shared>) {
     let plan = &shared.plan;
     let mut nodes = Nodes::new(shared.clone());
     nodes.start_all();
-    nodes.settle(1).await;
+    nodes.settle(plan.nodes).await;
+    tokio::time::sleep(ALL_QUIET_AFTER).await;
+    let tasks = nodes.tasks().await;
     let mut clients = JoinSet::new();
     for place in 0..plan.clients {
         let client = Client::new(&format!("c{place}"), shared.clone(), nodes.handles());
@@ -80,6 +85,7 @@ async fn run(shared: Arc<Shared>) {
     ending::every_conversation_goes_on(&shared, &nodes).await;
     ending::mortals_are_gone(&shared).await;
     ending::promises_are_kept(&shared, &nodes).await;
+    ending::nothing_is_left_over(&shared, &nodes, tasks).await;
 }
 
 /// Does what is due, and undoes it in time, until all faults are over.
@@ -89,6 +95,7 @@ async fn disturb(shared: &Shared, nodes: &mut Nodes) {
     while shared.elapsed() < shared.plan.lasts {
         tokio::time::sleep(LOOKS_EVERY).await;
         nodes.look().await;
+        nodes.are_within_limits().await;
         let (over, lasting) = done.into_iter().partition(|due: &Due| shared.elapsed() >= due.at + due.lasts);
         done = lasting;
         over.iter().for_each(|due: &Due| nodes.undo(due));

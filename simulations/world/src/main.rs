@@ -15,8 +15,8 @@ use klatch_world::planted::{self, Planted};
 use klatch_world::responder::PANIC;
 use klatch_world::{life, scenarios};
 
-/// A world takes a second or two, where it is built without optimisation too.
-const STANDS_STILL_AFTER: Duration = Duration::from_secs(60);
+/// A world takes seconds at most, and more on a machine that does much else.
+const STANDS_STILL_AFTER: Duration = Duration::from_secs(240);
 
 #[derive(Parser)]
 #[command(name = "world", about = "Several real Klatch nodes in one process, in worlds made from seeds")]
@@ -143,6 +143,14 @@ impl Kind {
 fn replay(plan: Plan, planted: Option<Planted>, trace: bool) -> ExitCode {
     quiet_about_simulated_panics();
     end_what_stands_still(plan.seed);
+    if trace {
+        // What the nodes themselves say, between the lines of the trace.
+        tracing_subscriber::fmt()
+            .without_time()
+            .with_ansi(false)
+            .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+            .init();
+    }
     println!("plan {plan:?}");
     let outcome = life::live(plan, planted, trace);
     let counts: Vec<String> = outcome.counts.iter().map(|(what, count)| format!("{what}={count}")).collect();

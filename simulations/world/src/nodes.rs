@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
+use klatch_actors::gateway::decide::OVER_THE_LIMIT;
 use klatch_actors::node::Cluster;
 use klatch_actors::peers::PeerId;
 use klatch_actors::responder::Responders;
@@ -128,6 +129,7 @@ impl Nodes {
         });
         let peers = SimulatedPeers { shared: shared.clone(), board: self.board.clone(), line: line.clone(), me };
         let store = SimulatedStore {
+            who: id.to_string().into(),
             shared: shared.clone(),
             dice: shared.dice(&format!("store of {id}")),
             redis: self.redis.clone(),
@@ -186,6 +188,30 @@ impl Nodes {
         }
         for name in panicked {
             self.crash(&name, STARTED_AGAIN_AFTER).await;
+        }
+    }
+
+    /// All tasks that are alive, but for those of shards: a shard that was used stays.
+    pub async fn tasks(&self) -> usize {
+        let mut shards = 0;
+        for handle in self.all_handles() {
+            shards += handle.status().await.map_or(0, |status| status.shards_started);
+        }
+        tokio::runtime::Handle::current().metrics().num_alive_tasks().saturating_sub(shards)
+    }
+
+    pub fn all_handles(&self) -> Vec<Handle> {
+        lock(&self.handles).values().cloned().collect()
+    }
+
+    /// No node holds more than it may.
+    pub async fn are_within_limits(&self) {
+        let most = self.shared.plan.limits.active_conversations + OVER_THE_LIMIT;
+        for handle in self.all_handles() {
+            let active = handle.status().await.map_or(0, |status| status.active_conversations);
+            if active > most {
+                self.shared.fail(format!("a node holds {active} conversations, and may hold {most}"));
+            }
         }
     }
 

@@ -76,6 +76,13 @@ impl Board {
         self.cut.borrow().contains_key(&(one.to_owned(), other.to_owned()))
     }
 
+    /// What is sent while the two are cut apart is sent again, until they are not: a connection loses nothing by itself.
+    async fn passes(&self, one: &str, other: &str) {
+        let way = (one.to_owned(), other.to_owned());
+        // The sender is `self`, which lives.
+        let _ = self.cut.subscribe().wait_for(|cut| !cut.contains_key(&way)).await;
+    }
+
     /// Whether a connection between the two would be given up by now.
     fn is_noticed(&self, one: &str, other: &str) -> bool {
         let cut = self.cut.borrow();
@@ -140,7 +147,8 @@ async fn ask(
         // In a task of its own: who asked may give up, and it is served all the same.
         let served = tokio::spawn(async move {
             sleep(there).await;
-            if its_line.pass().await.is_err() || away.is_cut(&from.name, &to_name) {
+            away.passes(&from.name, &to_name).await;
+            if its_line.pass().await.is_err() {
                 return None;
             }
             if is_doubled {
@@ -152,8 +160,9 @@ async fn ask(
                 });
             }
             let answer = serve.serve(from.clone(), request).await;
-            let is_heard = its_line.pass().await.is_ok() && !away.is_cut(&to_name, &from.name);
-            is_heard.then_some(answer)
+            let is_alive = its_line.pass().await.is_ok();
+            away.passes(&to_name, &from.name).await;
+            is_alive.then_some(answer)
         });
         let Some(answer) = served.await.map_err(|_| PeerError::NoAnswer("it failed"))? else {
             // Until it is noticed that nothing comes.

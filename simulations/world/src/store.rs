@@ -27,6 +27,8 @@ const ANSWER_MAX: Duration = Duration::from_millis(700);
 
 #[derive(Clone)]
 pub struct SimulatedStore {
+    /// Name and incarnation of the node.
+    pub who: Arc<str>,
     pub shared: Arc<Shared>,
     pub dice: Dice,
     pub redis: Arc<Redis>,
@@ -145,7 +147,11 @@ impl SimulatedStore {
             self.goes_on(term, *conversation, entry)?;
         }
         let waits_not = planted::is_told_before_kept(self.shared.planted, &write);
+        let told = matches!(write, Write::Append(..) | Write::Compact(..)).then(|| format!("{} {write:?}", self.who));
         let (written, upto) = self.redis.write(write);
+        if let Some(told) = told {
+            self.shared.trace(told);
+        }
         let written = written?;
         if let Some((conversation, _)) = appended {
             lock(&self.connection).saw(conversation);
@@ -231,10 +237,12 @@ impl Store for SimulatedStore {
     }
 
     fn log_end(&self, conversation: ConversationId) -> Stored<'_, Option<LogEnd>> {
+        self.shared.trace(format_args!("{} looks at the end of {conversation}", self.who));
         self.read(Reading::Confirmed, move |held| Box::pin(async move { held.store.log_end(conversation).await }))
     }
 
     fn log(&self, conversation: ConversationId) -> Stored<'_, Log> {
+        self.shared.trace(format_args!("{} reads the log of {conversation}", self.who));
         self.read(Reading::Confirmed, move |held| Box::pin(async move { held.store.log(conversation).await }))
     }
 

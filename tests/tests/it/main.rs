@@ -1,5 +1,6 @@
 //! Whole programs, and what holds for the whole source. One binary, so that it links once.
 
+mod auth_role;
 mod cluster;
 mod exactly_once;
 mod failover;
@@ -8,4 +9,5 @@ mod one_writer;
 mod peers;
 mod responders;
 mod store_crash;
+mod traces;
 mod watching;

@@ -56,6 +56,7 @@ fn ask(text: &str) -> Ask {
         input: vec![item(Body::user(text))],
         partial: String::new(),
         memory: None,
+        traced: klatch_actors::trace::Traced::default(),
     }
 }
 

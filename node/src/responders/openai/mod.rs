@@ -121,6 +121,8 @@ const RETRIES_MAX: u32 = 10;
 const PLACES_MAX: usize = 1_000_000;
 /// No item is given in fewer tokens.
 const ITEM_TOKENS_MIN: usize = 4;
+/// The call as a part of its turn's trace, for a server that records one (W3C).
+const TRACEPARENT: &str = "traceparent";
 /// Under the shortest time after which servers close a connection that they keep.
 const POOL_IDLE: Duration = Duration::from_secs(50);
 
@@ -328,7 +330,7 @@ impl Line {
         loop {
             calls += 1;
             let reply = Reply::new(format!("call_{}_{}", ask.turn, ask.attempt), request.input_tokens as u64);
-            let failure = match self.call(body.clone(), reply).await {
+            let failure = match self.call(body.clone(), reply, ask).await {
                 Ok(call) => return Ok((call, place)),
                 Err(failure) => failure,
             };
@@ -347,11 +349,14 @@ impl Line {
         Ok(Place { _place: place, _admission: admission })
     }
 
-    async fn call(&self, body: Bytes, reply: Reply) -> Result<Call, Failure> {
+    async fn call(&self, body: Bytes, reply: Reply, ask: &Ask) -> Result<Call, Failure> {
         let mut request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
         request = request.header(ACCEPT, "text/event-stream").body(body);
         if let Some(ApiKey(value)) = &self.key {
             request = request.header(AUTHORIZATION, value.clone());
+        }
+        if let Some(context) = ask.traced.context() {
+            request = request.header(TRACEPARENT, context.to_string());
         }
         let opened = tokio::time::timeout(self.options.first_token_timeout, Call::open(request, reply)).await;
         opened.unwrap_or(Err(Failure::NoFirstToken))

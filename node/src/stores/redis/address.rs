@@ -69,6 +69,13 @@ impl Address {
         }
     }
 
+    pub fn has_password(&self) -> bool {
+        let settings = match self {
+            Self::Single(settings) | Self::Sentinel { settings, .. } | Self::Cluster { settings, .. } => settings,
+        };
+        settings.redis_settings().password().is_some()
+    }
+
     /// Whether another server may take over from the one that is written to.
     pub fn fails_over(&self) -> bool {
         !matches!(self, Self::Single(_))

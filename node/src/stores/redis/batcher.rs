@@ -24,7 +24,7 @@ use klatch_protocol::ConversationId;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::connect::{Connected, Target, Timeouts, must_be_master};
+use super::connect::{Connected, Manner, Target, must_be_master};
 use super::job::{Fence, Job, Kind, Reply};
 use super::keys::Keys;
 use super::lane::{Link, Shared, WAITING_MAX};
@@ -49,7 +49,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 pub struct Batcher {
     target: Target,
-    timeouts: Timeouts,
+    manner: Manner,
     keys: Keys,
     replicas: Option<Replicas>,
     jobs: mpsc::Receiver<Job>,
@@ -85,7 +85,7 @@ struct Pending {
 impl Batcher {
     pub fn new(
         target: Target,
-        timeouts: Timeouts,
+        manner: Manner,
         options: &RedisOptions,
         replicas: Option<usize>,
         jobs: mpsc::Receiver<Job>,
@@ -94,7 +94,7 @@ impl Batcher {
         let RedisOptions { replica_timeout: wait, replica_lag_max: lag_max, .. } = *options;
         let replicas = replicas.map(|count| Replicas { count, wait, lag_max });
         let keys = Keys { prefix: options.prefix.clone() };
-        Self { target, timeouts, keys, replicas, jobs, shared, generation: 0, metrics: Lanes::default() }
+        Self { target, manner, keys, replicas, jobs, shared, generation: 0, metrics: Lanes::default() }
     }
 
     /// Never ends by itself. A panic in it is unknown to all who wait, and costs the connection.
@@ -108,7 +108,7 @@ impl Batcher {
     async fn connect_and_serve(&mut self) {
         let mut pause = PAUSE_MIN;
         loop {
-            match self.target.connect(&self.timeouts).await {
+            match self.target.connect(&self.manner).await {
                 Ok(connected) => {
                     pause = PAUSE_MIN;
                     let why = self.serve(connected).await;

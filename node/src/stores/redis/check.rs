@@ -4,20 +4,20 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{RedisError, Value, cmd};
 
 use super::address::Address;
-use super::connect::{self, ConnectError, Target, Timeouts};
+use super::connect::{self, ConnectError, Manner, Target};
 use super::options::RedisOptions;
 
 /// `XADD … NOMKSTREAM` and `XTRIM … MINID` came with it.
 const VERSION_MIN: (u32, u32) = (6, 2);
 
 pub async fn problems(address: &Address, options: &RedisOptions) -> Vec<String> {
-    let timeouts = Timeouts::new(options);
+    let manner = Manner::new(options);
     match Target::of(address) {
-        Some(target) => match target.connect(&timeouts).await {
+        Some(target) => match target.connect(&manner).await {
             Ok(mut connected) => of_server(&mut connected.writer, options.replicas(address)).await,
             Err(error) => vec![unreachable(address, &error)],
         },
-        None => of_cluster(address, options, timeouts).await,
+        None => of_cluster(address, options, manner).await,
     }
 }
 
@@ -26,12 +26,12 @@ fn unreachable(address: &Address, error: &ConnectError) -> String {
 }
 
 /// The first seed that answers speaks for all.
-async fn of_cluster(address: &Address, options: &RedisOptions, timeouts: Timeouts) -> Vec<String> {
+async fn of_cluster(address: &Address, options: &RedisOptions, manner: Manner) -> Vec<String> {
     let Address::Cluster { seeds, settings } = address else { return Vec::new() };
     let mut problems = Vec::new();
     for seed in seeds {
         let info = super::address::at(settings, seed.clone());
-        match connect::open(info, timeouts.connect, timeouts.answer).await {
+        match connect::log_in_to(info, &manner, manner.answer).await {
             Ok(mut connection) => {
                 let info = cmd("CLUSTER").arg("INFO").query_async::<String>(&mut connection).await;
                 if !info.is_ok_and(|info| info.contains("cluster_state:ok")) {

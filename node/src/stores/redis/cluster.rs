@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::address::at;
-use super::connect::{self, ConnectError, Target, Timeouts};
+use super::connect::{self, ConnectError, Manner, Target};
 use super::lane::{Lane, unavailable};
 use super::options::RedisOptions;
 use super::{pick, tag};
@@ -46,7 +46,7 @@ struct Map {
 struct Looker {
     seeds: Vec<Host>,
     settings: ConnectionInfo,
-    timeouts: Timeouts,
+    manner: Manner,
     options: RedisOptions,
     replicas: Option<usize>,
     map: Arc<ArcSwap<Map>>,
@@ -57,19 +57,19 @@ impl Cluster {
     pub async fn start(
         seeds: Vec<Host>,
         settings: ConnectionInfo,
-        timeouts: Timeouts,
+        manner: Manner,
         options: &RedisOptions,
         replicas: Option<usize>,
     ) -> Result<Self, ConnectError> {
         let map = Arc::new(ArcSwap::default());
         let look = Arc::new(Notify::new());
         let options = options.clone();
-        let looker = Looker { seeds, settings, timeouts, options, replicas, map: map.clone(), look };
+        let looker = Looker { seeds, settings, manner: manner.clone(), options, replicas, map: map.clone(), look };
         looker.look().await?;
         let lanes: Vec<_> = map.load().lanes.values().flatten().cloned().collect();
         let connected = futures::future::join_all(lanes.iter().map(|lane| lane.connected()));
         // A master that is away now is waited for later.
-        let _ = timeout(timeouts.connect, connected).await;
+        let _ = timeout(manner.connect, connected).await;
         Ok(Self { map, looking: tokio::spawn(looker.run()).abort_handle() })
     }
 
@@ -118,8 +118,8 @@ impl Looker {
     }
 
     async fn ask(&self, host: &Host) -> Result<Vec<(usize, usize, Host)>, RedisError> {
-        let Timeouts { connect, answer, .. } = self.timeouts;
-        let mut connection = connect::open(at(&self.settings, host.clone()), connect, answer).await?;
+        let info = at(&self.settings, host.clone());
+        let mut connection = connect::log_in_to(info, &self.manner, self.manner.answer).await?;
         let said: Value = cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await?;
         let ranges: Vec<(usize, usize, Vec<Value>)> = match said {
             Value::Array(ranges) => ranges.into_iter().filter_map(range).collect(),
@@ -144,7 +144,7 @@ impl Looker {
         let target = Target::Fixed(at(&self.settings, host.clone()));
         let look = self.look.clone();
         let start = || {
-            let lane = Lane::start(target.clone(), self.timeouts, &self.options, self.replicas);
+            let lane = Lane::start(target.clone(), self.manner.clone(), &self.options, self.replicas);
             lane.tell(look.clone());
             Arc::new(lane)
         };

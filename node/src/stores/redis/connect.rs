@@ -1,10 +1,13 @@
 //! Making the connections of a lane: one that writes and waits, one that reads beside it, both to the same process,
 //! which must be a master.
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Client, ConnectionInfo, RedisError, Value, cmd};
+use tokio::io::AsyncReadExt;
 
 use super::address::{Address, at};
 use super::options::RedisOptions;
@@ -16,13 +19,19 @@ pub enum Target {
     Sentinel { sentinels: Vec<(String, u16)>, master: String, settings: ConnectionInfo },
 }
 
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
+/// A password of Redis is short; whatever is larger is another file.
+const PASSWORD_BYTES_MAX: u64 = 4096;
+
+/// What every connection is made with, beside where it leads.
+#[derive(Clone, Debug)]
+pub struct Manner {
     pub connect: Duration,
     /// Of a read.
     pub answer: Duration,
     /// Of a batch, which may wait for replicas.
     pub batch: Duration,
+    /// Read at each connection, so that a password changes without a restart.
+    pub password_file: Option<PathBuf>,
 }
 
 pub struct Connected {
@@ -42,10 +51,28 @@ pub enum ConnectError {
     TwoServers,
 }
 
-impl Timeouts {
+impl Manner {
     pub fn new(options: &RedisOptions) -> Self {
         let RedisOptions { connect_timeout, answer_timeout, replica_timeout, .. } = *options;
-        Self { connect: connect_timeout, answer: answer_timeout, batch: answer_timeout + replica_timeout }
+        Self {
+            connect: connect_timeout,
+            answer: answer_timeout,
+            batch: answer_timeout + replica_timeout,
+            password_file: options.password_file.clone(),
+        }
+    }
+
+    /// With the password as it is in its file now.
+    async fn log_in(&self, info: ConnectionInfo) -> io::Result<ConnectionInfo> {
+        let Some(path) = &self.password_file else { return Ok(info) };
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("redis.password_file: {} cannot be read: {error}", path.display()))
+        };
+        let mut text = String::new();
+        let file = tokio::fs::File::open(path).await.map_err(named)?;
+        file.take(PASSWORD_BYTES_MAX).read_to_string(&mut text).await.map_err(named)?;
+        let settings = info.redis_settings().clone().set_password(text.trim_end_matches(['\r', '\n']));
+        Ok(info.set_redis_settings(settings))
     }
 }
 
@@ -59,10 +86,10 @@ impl Target {
         }
     }
 
-    pub async fn connect(&self, timeouts: &Timeouts) -> Result<Connected, ConnectError> {
-        let info = self.find(timeouts).await?;
-        let mut writer = open(info.clone(), timeouts.connect, timeouts.batch).await?;
-        let mut reader = open(info, timeouts.connect, timeouts.answer).await?;
+    pub async fn connect(&self, manner: &Manner) -> Result<Connected, ConnectError> {
+        let info = self.find(manner).await?;
+        let mut writer = log_in_to(info.clone(), manner, manner.batch).await?;
+        let mut reader = log_in_to(info, manner, manner.answer).await?;
         must_be_master(&mut writer).await?;
         // A name may lead to another server each time.
         if run_id(&mut writer).await? != run_id(&mut reader).await? {
@@ -71,12 +98,12 @@ impl Target {
         Ok(Connected { writer, reader })
     }
 
-    async fn find(&self, timeouts: &Timeouts) -> Result<ConnectionInfo, ConnectError> {
+    async fn find(&self, manner: &Manner) -> Result<ConnectionInfo, ConnectError> {
         match self {
             Self::Fixed(info) => Ok(info.clone()),
             Self::Sentinel { sentinels, master, settings } => {
                 for sentinel in sentinels {
-                    match ask(sentinel, master, settings, timeouts).await {
+                    match ask(sentinel, master, settings, manner).await {
                         Ok(Some(found)) => return Ok(at(settings, found)),
                         Ok(None) => tracing::warn!(sentinel.host = sentinel.0, "a sentinel does not know the master"),
                         Err(error) => tracing::warn!(sentinel.host = sentinel.0, %error, "a sentinel does not answer"),
@@ -93,18 +120,22 @@ async fn ask(
     sentinel: &(String, u16),
     master: &str,
     settings: &ConnectionInfo,
-    timeouts: &Timeouts,
+    manner: &Manner,
 ) -> Result<Option<(String, u16)>, RedisError> {
     let plain = at(settings, sentinel.clone()).set_redis_settings(::redis::RedisConnectionInfo::default());
-    let mut connection = open(plain, timeouts.connect, timeouts.answer).await?;
+    let mut connection = open(plain, manner.connect, manner.answer).await?;
     cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master).query_async(&mut connection).await
 }
 
-pub async fn open(
+pub async fn log_in_to(
     info: ConnectionInfo,
-    connect: Duration,
+    manner: &Manner,
     answer: Duration,
 ) -> Result<MultiplexedConnection, RedisError> {
+    open(manner.log_in(info).await?, manner.connect, answer).await
+}
+
+async fn open(info: ConnectionInfo, connect: Duration, answer: Duration) -> Result<MultiplexedConnection, RedisError> {
     let config = AsyncConnectionConfig::new().set_connection_timeout(Some(connect)).set_response_timeout(Some(answer));
     Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::batcher::Batcher;
-use super::connect::{Target, Timeouts};
+use super::connect::{Manner, Target};
 use super::job::{Job, Kind, Reply};
 use super::options::RedisOptions;
 
@@ -54,10 +54,10 @@ pub struct Link {
 
 impl Lane {
     /// Starts its batcher, which connects by itself.
-    pub fn start(target: Target, timeouts: Timeouts, options: &RedisOptions, replicas: Option<usize>) -> Self {
+    pub fn start(target: Target, manner: Manner, options: &RedisOptions, replicas: Option<usize>) -> Self {
         let (jobs, received) = mpsc::channel(WAITING_MAX);
         let shared = Arc::new(Shared::default());
-        let batcher = Batcher::new(target, timeouts, options, replicas, received, shared.clone());
+        let batcher = Batcher::new(target, manner, options, replicas, received, shared.clone());
         Self { jobs, shared, batcher: tokio::spawn(batcher.run()).abort_handle() }
     }
 

@@ -1,5 +1,6 @@
 //! `[redis]`: what an acknowledgement promises, and how long is waited for it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,10 @@ pub struct RedisOptions {
     pub connections: usize,
     /// Begins the names of all keys, so that several clusters of nodes can share a Redis.
     pub prefix: String,
+    /// A file with the password; line ends at its end do not count. Read at each connection, so that it changes without
+    /// a restart. The user's name, if there is one, stays in the address: `redis://user@host`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
     /// A connection must be there within this.
     #[serde(with = "crate::durations")]
     pub connect_timeout: Duration,
@@ -53,6 +58,7 @@ impl Default for RedisOptions {
             replicas: 1,
             connections: 1,
             prefix: "klatch:".to_owned(),
+            password_file: None,
             connect_timeout: Duration::from_secs(2),
             answer_timeout: Duration::from_secs(3),
             replica_timeout: Duration::from_millis(500),
@@ -91,6 +97,9 @@ impl RedisOptions {
             let said = "is `primary`, which loses acknowledged writes when another server takes over: with sentinels \
                         and clusters only `replica` works";
             return refused("durability", said);
+        }
+        if self.password_file.is_some() && address.is_some_and(Address::has_password) {
+            return refused("password_file", "is set beside a password in the address: one of the two is right");
         }
         if self.replicas == 0 {
             return refused("replicas", "is 0: 1 or more can be waited for; durability = \"primary\" waits for none");
@@ -137,6 +146,13 @@ mod tests {
         for connections in [0, 5] {
             let options = RedisOptions { connections, ..good() };
             assert_eq!(key(options, "redis://a").as_deref(), Some("redis.connections"));
+        }
+        let from_file = || RedisOptions { password_file: Some("password".into()), ..good() };
+        for address in ["redis://a", "rediss://ann@a", "redis+sentinel://a/m", "redis+cluster://a"] {
+            assert_eq!(key(from_file(), address), None, "{address}");
+        }
+        for address in ["redis://ann:b@a", "redis://:b@a", "redis+sentinel://b@a/m", "redis+cluster://ann:b@a"] {
+            assert_eq!(key(from_file(), address).as_deref(), Some("redis.password_file"), "{address}");
         }
         let options = RedisOptions { prefix: "{a}".into(), ..good() };
         assert_eq!(key(options, "redis://a").as_deref(), Some("redis.prefix"));

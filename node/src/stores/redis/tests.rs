@@ -308,7 +308,7 @@ async fn sentinels_lead_to_the_new_master_and_nothing_acknowledged_is_lost() {
 
 async fn until_master(server: &RedisServer) {
     let target = connect::Target::of(&Address::parse(&server.url()).unwrap()).unwrap();
-    while target.connect(&Timeouts::new(&impatient())).await.is_err() {
+    while target.connect(&Manner::new(&impatient())).await.is_err() {
         tokio::task::yield_now().await;
     }
 }
@@ -351,6 +351,41 @@ async fn a_check_names_what_makes_the_promises_void() {
     let nobody = Address::parse("redis://ann:secret@127.0.0.1:1").unwrap();
     let said = problems(&nobody, &impatient()).await.join("\n");
     assert!(said.contains("cannot be reached at 127.0.0.1:1") && !said.contains("secret"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_changes_in_its_file_is_taken_over_without_a_restart() {
+    let server = RedisServer::start_with(&["--requirepass", "first"]).await.unwrap();
+    let address = Address::parse(&server.url()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    std::fs::write(&path, "first\n").unwrap();
+    let options = RedisOptions { password_file: Some(path.clone()), ..impatient() };
+    let store = RedisStore::open(&address, &options).await.unwrap();
+    let conversation = ConversationId([1; 16]);
+    assert!(store.log(conversation).await.unwrap().entries.is_empty());
+    // As an operator does: the server first, then the file; the connections that are open are cut.
+    std::fs::write(&path, "second").unwrap();
+    let port = server.port.to_string();
+    for command in
+        [&["config", "set", "requirepass", "second"][..], &["-a", "second", "client", "kill", "type", "normal"]]
+    {
+        let said = std::process::Command::new("redis-cli")
+            .args(["-p", &port, "-a", "first", "--no-auth-warning"])
+            .args(command)
+            .output();
+        assert!(said.unwrap().status.success());
+    }
+    let again = async {
+        while store.log(conversation).await.is_err() {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), again).await.expect("the store logs in again");
+    std::fs::remove_file(&path).unwrap();
+    let Err(error) = RedisStore::open(&address, &options).await else { panic!("it was opened without a password") };
+    let said = format!("{:#}", anyhow::Error::from(error));
+    assert!(said.contains("redis.password_file: ") && said.contains("password cannot be read"), "{said}");
 }
 
 /// Prints how many appends a second there are; for a look with `--nocapture`, and bounded for the rest.

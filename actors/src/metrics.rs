@@ -127,11 +127,11 @@ pub(crate) fn forwarded(kind: &'static str, answer: &Result<Answer, Refusal>, to
 pub(crate) fn view(view: &View, me: &PeerId) {
     let placed = (0..SHARDS).filter(|shard| view.owner(Shard(*shard)).as_ref() == Some(me)).count();
     gauge!(SHARDS_PLACED).set(placed as f64);
-    gauge!(VIEW).set(view.number as f64);
+    gauge!(VIEW).set(view.number() as f64);
     for (status, label) in
         [(MemberStatus::Joining, "joining"), (MemberStatus::Up, "up"), (MemberStatus::Leaving, "leaving")]
     {
-        let count = view.members.values().filter(|member| member.status == status).count();
+        let count = view.members().values().filter(|member| member.status == status).count();
         gauge!(MEMBERS, "status" => label).set(count as f64);
     }
 }

@@ -4,7 +4,8 @@
 //! message; without gateway or membership the node ends, and so does the program: a restart is the one way to recover
 //! that is always tested.
 
-use std::collections::BTreeSet;
+mod take_up;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use klatch_protocol::ids::SHARDS;
 use klatch_protocol::{ConversationId, Shard};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -41,9 +42,6 @@ const EXPIRY_EVERY: Duration = Duration::from_secs(5);
 
 /// How often a drain looks whether turns are still open.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
-
-/// Unfinished turns that could not be looked for are looked for again so much later.
-const TAKE_UP_AGAIN: Duration = Duration::from_millis(500);
 
 /// A conversation without an owner is asked for again so long after the first time, doubled with each further one...
 const NO_OWNER_WAIT: Duration = Duration::from_millis(10);
@@ -147,7 +145,7 @@ pub struct MemberStatus {
 impl Status {
     pub fn load(&self) -> NodeLoad {
         NodeLoad {
-            view: self.view.number,
+            view: self.view.number(),
             active_conversations: self.active_conversations,
             open_turns: self.open_turns,
             shards_started: self.shards_started,
@@ -198,8 +196,10 @@ impl Node {
         let children = ractor::call!(actor, NodeMessage::Children)?;
         let handle = Handle { gateway: children.gateway, reader, peers, spent, surroundings };
         ractor::call!(children.membership, MembershipMessage::Up)?;
-        let chores =
-            vec![tokio::spawn(take_up(handle.clone(), store.clone())), tokio::spawn(expire(handle.clone(), store))];
+        let chores = vec![
+            tokio::spawn(take_up::take_up(handle.clone(), store.clone())),
+            tokio::spawn(expire(handle.clone(), store)),
+        ];
         Ok(Node { actor, handle, membership: children.membership, ended, chores })
     }
 
@@ -346,7 +346,7 @@ impl Handle {
             let shards = owners.iter().filter(|owner| owner.as_ref() == Some(&id)).count();
             MemberStatus { id, member: member.clone(), shards, load }
         };
-        futures::future::join_all(view.members.iter().map(one)).await
+        futures::future::join_all(view.members().iter().map(one)).await
     }
 
     /// `edge` is told what tenants spent at other nodes. One edge per node: only the first call counts.
@@ -369,76 +369,6 @@ impl Handle {
     fn owns(&self, shard: Shard) -> bool {
         self.surroundings.view.borrow().owner(shard) == Some(self.surroundings.me())
     }
-}
-
-/// For as long as the node lives: activates every conversation that may have an unfinished turn, of each shard that
-/// becomes this node's, so many at a time.
-async fn take_up(handle: Handle, store: Arc<dyn Store>) {
-    let room = Arc::new(Semaphore::new(handle.surroundings.limits.recoveries_at_once));
-    let mut view = handle.surroundings.view.clone();
-    let mut done: BTreeSet<Shard> = BTreeSet::new();
-    let mut members: BTreeSet<PeerId> = BTreeSet::new();
-    loop {
-        let now: BTreeSet<PeerId> = view.borrow_and_update().ids().collect();
-        // Who is gone may have served what was never its own: an open turn stays where it is.
-        if !members.is_subset(&now) {
-            done.clear();
-        }
-        members = now;
-        done.retain(|shard| handle.owns(*shard));
-        let gained: Vec<Shard> = (0..SHARDS).map(Shard).filter(|shard| !done.contains(shard)).collect();
-        let mut failed = false;
-        for shard in gained.into_iter().filter(|shard| handle.owns(*shard)) {
-            match take_up_shard(&handle, &*store, shard, &room).await {
-                Ok(()) => drop(done.insert(shard)),
-                Err(error) => {
-                    failed = true;
-                    tracing::warn!(shard.id = shard.0, %error, "unfinished turns of a shard could not be read");
-                    break;
-                }
-            }
-        }
-        let changed = view.changed();
-        let ended = if failed {
-            // Again after a while, or with the next view.
-            tokio::time::timeout(TAKE_UP_AGAIN, changed).await.is_ok_and(|changed| changed.is_err())
-        } else {
-            changed.await.is_err()
-        };
-        if ended {
-            return;
-        }
-    }
-}
-
-async fn take_up_shard(
-    handle: &Handle,
-    store: &dyn Store,
-    shard: Shard,
-    room: &Arc<Semaphore>,
-) -> Result<(), StoreError> {
-    let mut after = None;
-    loop {
-        let rows = store.open(shard, after, ROWS_AT_ONCE).await?;
-        after = rows.last().copied();
-        for conversation in &rows {
-            wake(handle, *conversation, room).await;
-        }
-        if rows.len() < ROWS_AT_ONCE {
-            return Ok(());
-        }
-    }
-}
-
-async fn wake(handle: &Handle, conversation: ConversationId, room: &Arc<Semaphore>) {
-    let Ok(permit) = room.clone().acquire_owned().await else { return };
-    let handle = handle.clone();
-    tokio::spawn(async move {
-        if let Err(refusal) = handle.ask(conversation, Request::Wake).await {
-            tracing::warn!(conversation.id = %conversation, %refusal, "an unfinished turn waits for its next message");
-        }
-        drop(permit);
-    });
 }
 
 /// Looks at what is due, for as long as the node lives.

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use klatch_actors::membership::views::memory::MemoryViews;
-use klatch_actors::membership::views::{Beat, Viewed, Views, ViewsError};
+use klatch_actors::membership::views::{Beat, Still, Viewed, Views, ViewsError};
 use klatch_actors::node::Cluster;
 use klatch_actors::peers::PeerId;
 use klatch_actors::peers::memory::Switchboard;
@@ -85,8 +85,8 @@ impl Views for Reached {
         self.through(|| self.views.set(name, row))
     }
 
-    fn bury(&self, name: String, incarnation: u64, counter: u64, number: u64) -> Viewed<'_, bool> {
-        self.through(|| self.views.bury(name, incarnation, counter, number))
+    fn bury(&self, still: Vec<Still>, number: u64) -> Viewed<'_, bool> {
+        self.through(|| self.views.bury(still, number))
     }
 
     fn leave(&self, name: String, incarnation: u64) -> Viewed<'_, ()> {

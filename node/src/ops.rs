@@ -125,7 +125,7 @@ async fn cluster(State(ops): State<Ops>) -> Json<NodeShown> {
         node: ops.node_name.to_string(),
         incarnation: ops.incarnation,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        view: status.view.number,
+        view: status.view.number(),
         draining,
         members: (ops.members)().await.into_iter().map(shown).collect(),
     })

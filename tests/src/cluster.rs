@@ -11,9 +11,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures::stream::{self, StreamExt};
 use klatch::ops::{MemberShown, NodeShown};
-use klatch_actors::membership::view::{Member, View};
+use klatch_actors::membership::view::View;
 use klatch_protocol::ConversationId;
-use klatch_protocol::view::MemberStatus;
+use klatch_protocol::view::{MemberStatus, Row, ViewTable};
 use tempfile::TempDir;
 
 use crate::client::Api;
@@ -213,13 +213,10 @@ impl ClusterProcesses {
                 "joining" => MemberStatus::Joining,
                 _ => MemberStatus::Leaving,
             };
-            (it.node.as_str().into(), Member { incarnation: it.incarnation, status, address: it.address })
+            (it.node, Row { incarnation: it.incarnation, status, address: it.address, format: 1 })
         };
-        Ok(Placement(View {
-            number: shown.view,
-            members: shown.members.into_iter().map(member).collect(),
-            ..View::default()
-        }))
+        let rows = shown.members.into_iter().map(member).collect();
+        Ok(Placement(View::new(&ViewTable { number: shown.view, rows })))
     }
 
     /// So many new conversations that this node owns.

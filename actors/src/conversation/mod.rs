@@ -165,7 +165,7 @@ impl Actor for ConversationActor {
             conversation,
             node: me.name.to_string(),
             incarnation: me.incarnation,
-            view: surroundings.view.borrow().number,
+            view: surroundings.view.borrow().number(),
             token: klatch_protocol::ClaimToken::random(),
             limits: surroundings.limits.clone(),
             catalog: surroundings.catalog.clone(),

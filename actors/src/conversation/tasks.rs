@@ -115,7 +115,7 @@ async fn look_once(
         let view = surroundings.view.borrow();
         // In an older view than that of its claim it may not be there yet; and a node that is in no view itself knows of
         // nobody that they are dead.
-        let alive = view.has(&owner) || view.number < by.view || !view.has(me);
+        let alive = view.has(&owner) || view.number() < by.view || !view.has(me);
         (owner != *me && alive).then_some(owner)
     });
     Ok((Some(alive.map_or(Look::Free { open, end: Some(end) }, Look::Elsewhere)), Some(end)))

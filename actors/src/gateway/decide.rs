@@ -194,7 +194,7 @@ impl Gateway {
     }
 
     fn relays(&self, to: &PeerId) -> Vec<PeerId> {
-        let up = self.view.members.iter().filter(|(_, member)| member.status == MemberStatus::Up);
+        let up = self.view.members().iter().filter(|(_, member)| member.status == MemberStatus::Up);
         let id = up.map(|(name, member)| PeerId { name: name.clone(), incarnation: member.incarnation });
         id.filter(|id| id != to && *id != self.me).take(RELAYS_MAX).collect()
     }

@@ -246,7 +246,7 @@ impl Serve for Receiver {
                     Err(Refusal::Unavailable("the nodes do not understand one another".into()))
                 }
             };
-            let view = view.borrow().number;
+            let view = view.borrow().number();
             envelope::seal(&FromPeer::Replied(Replied { view, answer }))
         })
     }
@@ -254,12 +254,12 @@ impl Serve for Receiver {
 
 /// Waits a little for the view by which a request was routed: it may name this node for the first time.
 async fn catch_up(behind: &Behind, view: &mut watch::Receiver<View>, number: u64) {
-    if view.borrow().number >= number {
+    if view.borrow().number() >= number {
         return;
     }
     behind.of(number);
     // Without it the request is routed by the older view, which costs a hop.
-    let _ = tokio::time::timeout(CATCH_UP_MAX, view.wait_for(|view| view.number >= number)).await;
+    let _ = tokio::time::timeout(CATCH_UP_MAX, view.wait_for(|view| view.number() >= number)).await;
 }
 
 async fn load(gateway: &ActorRef<GatewayMessage>) -> NodeLoad {

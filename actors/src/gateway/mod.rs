@@ -139,8 +139,8 @@ impl State {
                 let _ = shard.cast(ShardMessage::Ask(conversation, request, reply));
             }
             Effect::Forward { to, asked, relays } => {
-                let (view, peers) = (self.core.view().number, self.arguments.peers.clone());
-                let traces = self.core.view().format >= envelope::TRACED;
+                let (view, peers) = (self.core.view().number(), self.arguments.peers.clone());
+                let traces = self.core.view().format() >= envelope::TRACED;
                 let behind = self.arguments.behind.clone();
                 tokio::spawn(forward::forward(peers, behind, to, relays, Known { view, traces }, asked));
             }

@@ -4,13 +4,18 @@
 //! A node is dead when its counter stood still for long enough, as this node saw it over one connection to the table,
 //! while this node's own counter went on all the time: a table that is away kills nobody. To be declared dead wrongly
 //! costs a node its conversations' memory and nothing else, since the fence alone decides who may write.
+//!
+//! All that stand still are buried in one view, since each view is a beat away from the next: a zone that is lost would
+//! otherwise queue for its graves. It is no less sure than one by one: each is buried by its own counter, and none if
+//! anything in the table changed since. What one by one had in addition is time: whoever is wrong about everybody, behind
+//! some fault that we did not think of, is wrong about one in each beat. So at most half of the table goes in one view.
 
 use std::collections::BTreeMap;
 
 use klatch_protocol::view::{MemberStatus, Row, ViewTable};
 
-use super::view::View;
-use super::views::Beat;
+use super::view::{View, address};
+use super::views::{Beat, Still};
 use crate::peers::PeerAddress;
 
 /// How often a node counts its row up and looks at those of the others. The time in which a death is noticed is this
@@ -23,6 +28,9 @@ pub const DEAD_AFTER_MS: u64 = 3_000;
 
 /// The same where the node's port refuses connections: its host is there, and the program is not.
 pub const REFUSED_AFTER_MS: u64 = 1_000;
+
+/// At so many doors a node knocks at once: a connection each, and a refusal takes one way there and back.
+pub const KNOCKS_AT_ONCE: usize = 64;
 
 /// In the order of a life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,9 +66,7 @@ pub enum Effect {
     Read,
     Probe(PeerAddress),
     Bury {
-        name: String,
-        incarnation: u64,
-        counter: u64,
+        still: Vec<Still>,
         number: u64,
     },
     /// Tell those who route by it, and keep connections to its members.
@@ -85,7 +91,15 @@ struct Seen {
     generation: u64,
     /// When it was first seen so.
     since_ms: u64,
-    probing: bool,
+    port: Port,
+}
+
+/// What the port of a node says while its counter stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    Unasked,
+    Asked,
+    Refuses,
 }
 
 pub struct Membership {
@@ -206,11 +220,9 @@ impl Membership {
     fn beaten(&mut self, now_ms: u64, beat: Option<Beat>) -> Vec<Effect> {
         self.asking = false;
         let Some(beat) = beat else { return self.over() };
-        let since_ms = match self.beating {
-            Some((since_ms, generation)) if generation == beat.generation => since_ms,
-            Some(_) | None => now_ms,
-        };
-        self.beating = Some((since_ms, beat.generation));
+        if self.beating.is_none_or(|(_, generation)| generation != beat.generation) {
+            self.beating = Some((now_ms, beat.generation));
+        }
         self.look(now_ms, &beat);
         self.newest = self.newest.max(beat.number);
         if beat.number != self.table.number {
@@ -219,14 +231,14 @@ impl Membership {
         if self.dirty {
             return self.tick();
         }
-        self.accuse(now_ms, since_ms)
+        self.accuse(now_ms)
     }
 
     /// Notes which counters went on.
     fn look(&mut self, now_ms: u64, beat: &Beat) {
         self.seen.retain(|name, _| beat.counters.contains_key(name));
         for (name, counter) in &beat.counters {
-            let now = Seen { counter: *counter, generation: beat.generation, since_ms: now_ms, probing: false };
+            let now = Seen { counter: *counter, generation: beat.generation, since_ms: now_ms, port: Port::Unasked };
             let seen = self.seen.entry(name.clone()).or_insert(now);
             if seen.counter != *counter || seen.generation != beat.generation {
                 *seen = now;
@@ -234,41 +246,70 @@ impl Membership {
         }
     }
 
-    /// Buries who stood still for too long; asks at the door of who stood still for a while.
-    fn accuse(&mut self, now_ms: u64, beating_since_ms: u64) -> Vec<Effect> {
-        let well_for_ms = now_ms.saturating_sub(beating_since_ms);
-        for (name, row) in self.table.rows.iter().filter(|(name, _)| **name != self.name) {
-            let Some(seen) = self.seen.get_mut(name) else { continue };
-            let still_ms = now_ms.saturating_sub(seen.since_ms);
-            if still_ms >= DEAD_AFTER_MS && well_for_ms >= DEAD_AFTER_MS {
-                let (name, counter) = (name.clone(), seen.counter);
-                let bury = Effect::Bury { name, incarnation: row.incarnation, counter, number: self.table.number };
-                return self.ask(bury);
-            }
-            if still_ms >= REFUSED_AFTER_MS && well_for_ms >= REFUSED_AFTER_MS && !seen.probing {
-                seen.probing = true;
-                return vec![Effect::Probe(super::view::address(name, row))];
-            }
-        }
-        Vec::new()
+    /// Buries who stood still for too long; asks at the doors of those that stood still for a while.
+    fn accuse(&mut self, now_ms: u64) -> Vec<Effect> {
+        let buried = self.bury(now_ms);
+        if buried.is_empty() { self.knock(now_ms) } else { buried }
     }
 
-    fn probed(&mut self, now_ms: u64, name: &str, incarnation: u64, refused: bool) -> Vec<Effect> {
-        let Some(seen) = self.seen.get_mut(name) else { return Vec::new() };
-        seen.probing = false;
-        let same = self.table.rows.get(name).is_some_and(|row| row.incarnation == incarnation);
-        let still = now_ms.saturating_sub(seen.since_ms) >= REFUSED_AFTER_MS;
-        if !refused || !same || !still || self.beating.is_none() || self.asking {
-            return Vec::new();
+    fn bury(&mut self, now_ms: u64) -> Vec<Effect> {
+        let still = self.still(now_ms);
+        if still.is_empty() { Vec::new() } else { self.ask(Effect::Bury { still, number: self.table.number }) }
+    }
+
+    /// Those that are dead now, by name; at most half of the table, and always one.
+    fn still(&self, now_ms: u64) -> Vec<Still> {
+        let dead = self.table.rows.iter().filter_map(|(name, row)| {
+            let seen = self.seen.get(name)?;
+            let after_ms = if seen.port == Port::Refuses { REFUSED_AFTER_MS } else { DEAD_AFTER_MS };
+            let is_dead = *name != self.name && self.stood_still(now_ms, seen, after_ms);
+            is_dead.then(|| Still { name: name.clone(), incarnation: row.incarnation, counter: seen.counter })
+        });
+        dead.take((self.table.rows.len() / 2).max(1)).collect()
+    }
+
+    /// While this node's own beats went well all the time.
+    fn stood_still(&self, now_ms: u64, seen: &Seen, for_ms: u64) -> bool {
+        let well = self.beating.is_some_and(|(since_ms, _)| now_ms.saturating_sub(since_ms) >= for_ms);
+        well && now_ms.saturating_sub(seen.since_ms) >= for_ms
+    }
+
+    fn knock(&mut self, now_ms: u64) -> Vec<Effect> {
+        let asked = self.seen.values().filter(|seen| seen.port == Port::Asked).count();
+        let doors = self.table.rows.iter().filter(|(name, _)| {
+            let seen = self.seen.get(*name).filter(|seen| seen.port == Port::Unasked);
+            **name != self.name && seen.is_some_and(|seen| self.stood_still(now_ms, seen, REFUSED_AFTER_MS))
+        });
+        let doors: Vec<_> =
+            doors.take(KNOCKS_AT_ONCE.saturating_sub(asked)).map(|(name, row)| address(name, row)).collect();
+        for peer in &doors {
+            if let Some(seen) = self.seen.get_mut(&*peer.id.name) {
+                seen.port = Port::Asked;
+            }
         }
-        let counter = seen.counter;
-        self.ask(Effect::Bury { name: name.into(), incarnation, counter, number: self.table.number })
+        doors.into_iter().map(Effect::Probe).collect()
+    }
+
+    /// When nobody has still to answer, those that refuse are buried together; who refuses while others hang, with the
+    /// next beat.
+    fn probed(&mut self, now_ms: u64, name: &str, incarnation: u64, refused: bool) -> Vec<Effect> {
+        let same = self.table.rows.get(name).is_some_and(|row| row.incarnation == incarnation);
+        // Otherwise it went on meanwhile.
+        let Some(seen) = self.seen.get_mut(name).filter(|seen| seen.port == Port::Asked) else { return Vec::new() };
+        seen.port = if refused && same { Port::Refuses } else { Port::Unasked };
+        let waits = self.seen.values().any(|seen| seen.port == Port::Asked);
+        if self.asking || waits { Vec::new() } else { self.bury(now_ms) }
     }
 
     fn read(&mut self, table: ViewTable) -> Vec<Effect> {
         self.asking = false;
         // A table that went back in a failover is taken as it is: its numbers only order what one table says.
         let changed = table != self.table;
+        // A later life of a name has a counter of its own.
+        self.seen.retain(|name, _| {
+            let incarnation = |table: &ViewTable| table.rows.get(name).map(|row| row.incarnation);
+            incarnation(&self.table).is_none_or(|before| incarnation(&table) == Some(before))
+        });
         self.newest = table.number;
         self.table = table;
         match self.table.rows.get(&self.name) {
@@ -284,231 +325,4 @@ impl Membership {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Node `a` among others: each line is what happens, an arrow, and what follows. `at MS` sets the clock.
-    fn check(script: &str) {
-        let row = Row { incarnation: 1, address: "a:1".into(), status: MemberStatus::Joining, format: 1 };
-        let mut membership = Membership::new("a".into(), row);
-        let mut now_ms = 0;
-        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let (input, expected) = line.split_once("->").unwrap_or((line, ""));
-            let words: Vec<&str> = input.split_whitespace().collect();
-            if words[0] == "at" {
-                now_ms = words[1].parse().expect("ms");
-                continue;
-            }
-            let said: Vec<String> = membership.decide(now_ms, parse(&words)).iter().map(show).collect();
-            assert_eq!(said.join(", "), expected.trim(), "after {:?} of:{script}", input.trim());
-        }
-    }
-
-    fn parse(words: &[&str]) -> Input {
-        let number = |place: usize| words[place].parse::<u64>().expect("a number");
-        match words[0] {
-            "tick" => Input::Tick,
-            "joined" => Input::Joined(true),
-            "refused" => Input::Joined(false),
-            "up" => Input::Up,
-            "leave" => Input::Leave,
-            "behind" => Input::Behind(number(1)),
-            "failed" => Input::Failed,
-            "buried" => Input::Buried(true),
-            "forgotten" => Input::Beaten(None),
-            // beaten NUMBER GENERATION name=counter …
-            "beaten" => {
-                let counter = |pair: &&str| {
-                    let (name, counter) = pair.split_once('=').expect("a name and a counter");
-                    (name.to_owned(), counter.parse().expect("a counter"))
-                };
-                let counters = words[3..].iter().map(counter).collect();
-                Input::Beaten(Some(Beat { number: number(1), generation: number(2), counters }))
-            }
-            // read NUMBER name.incarnation=status …
-            "read" => Input::Read(ViewTable {
-                number: number(1),
-                rows: words[2..].iter().map(|row| parse_row(row)).collect(),
-            }),
-            "knocked" => Input::Probed { name: words[1].into(), incarnation: 1, refused: words[2] == "refused" },
-            other => panic!("there is no input {other:?}"),
-        }
-    }
-
-    fn parse_row(word: &str) -> (String, Row) {
-        let (who, status) = word.split_once('=').expect("a row has a status");
-        let (name, incarnation) = who.split_once('.').expect("a row has an incarnation");
-        let status = match status {
-            "joining" => MemberStatus::Joining,
-            "up" => MemberStatus::Up,
-            _ => MemberStatus::Leaving,
-        };
-        let incarnation = incarnation.parse().expect("a number");
-        (name.to_owned(), Row { incarnation, address: format!("{name}:1"), status, format: 1 })
-    }
-
-    fn show(effect: &Effect) -> String {
-        let row = |row: &Row| format!("{} {:?}", row.incarnation, row.status).to_lowercase();
-        match effect {
-            Effect::Join(mine) => format!("join {}", row(mine)),
-            Effect::Set(mine) => format!("set {}", row(mine)),
-            Effect::Beat => "beat".into(),
-            Effect::Read => "read".into(),
-            Effect::Probe(peer) => format!("knock {}", peer.id),
-            Effect::Bury { name, incarnation, counter, number } => {
-                format!("bury {name}.{incarnation} at {counter} in {number}")
-            }
-            Effect::Tell(view) => {
-                format!(
-                    "tell {} {}",
-                    view.number,
-                    view.members.keys().map(|name| &**name).collect::<Vec<_>>().join("+")
-                )
-            }
-            Effect::Drop => "drop".into(),
-            Effect::End => "end".into(),
-        }
-    }
-
-    #[test]
-    fn a_node_joins_is_up_and_leaves() {
-        check(
-            "tick                              -> join 1 joining
-             up                                ->
-             joined                            -> read
-             read 1 a.1=joining                -> tell 1 a
-             tick                              -> set 1 up
-             joined                            -> read
-             read 2 a.1=up                     -> tell 2 a
-             tick                              -> beat
-             beaten 2 1 a=1                    ->
-             leave                             -> set 1 leaving
-             joined                            -> read
-             read 3 a.1=leaving                -> tell 3 a
-             up                                ->",
-        );
-    }
-
-    const TOGETHER: &str = "tick -> join 1 joining
-             joined                            -> read
-             read 1 a.1=joining b.1=up         -> tell 1 a+b
-             up                                -> set 1 up
-             joined                            -> read
-             read 2 a.1=up b.1=up              -> tell 2 a+b\n";
-
-    #[test]
-    fn who_stands_still_for_three_seconds_is_buried() {
-        check(&format!(
-            "{TOGETHER}
-             at 0
-             tick                              -> beat
-             beaten 2 1 a=1 b=7                ->
-             at 2900
-             tick                              -> beat
-             beaten 2 1 a=2 b=7                -> knock b.1
-             knocked b silent                  ->
-             at 3000
-             tick                              -> beat
-             beaten 2 1 a=3 b=7                -> bury b.1 at 7 in 2
-             buried                            -> read
-             read 3 a.1=up                     -> tell 3 a",
-        ));
-    }
-
-    #[test]
-    fn one_second_is_enough_where_the_port_refuses() {
-        check(&format!(
-            "{TOGETHER}
-             at 0
-             tick                              -> beat
-             beaten 2 1 a=1 b=7                ->
-             at 1000
-             tick                              -> beat
-             beaten 2 1 a=2 b=7                -> knock b.1
-             tick                              -> beat
-             beaten 2 1 a=3 b=7                ->
-             knocked b refused                 -> bury b.1 at 7 in 2",
-        ));
-    }
-
-    #[test]
-    fn who_went_on_meanwhile_is_not_accused() {
-        check(&format!(
-            "{TOGETHER}
-             at 0
-             tick                              -> beat
-             beaten 2 1 a=1 b=7                ->
-             at 1000
-             tick                              -> beat
-             beaten 2 1 a=2 b=7                -> knock b.1
-             tick                              -> beat
-             beaten 2 1 a=3 b=8                ->
-             knocked b refused                 ->",
-        ));
-    }
-
-    #[test]
-    fn a_table_that_was_away_kills_nobody() {
-        check(&format!(
-            "{TOGETHER}
-             at 0
-             tick                              -> beat
-             beaten 2 1 a=1 b=7                ->
-             tick                              -> beat
-             failed                            ->
-             at 9000
-             tick                              -> beat
-             beaten 2 1 a=2 b=7                ->
-             at 11900
-             tick                              -> beat
-             beaten 2 1 a=3 b=7                -> knock b.1
-             at 12000
-             tick                              -> beat
-             beaten 2 1 a=4 b=7                -> bury b.1 at 7 in 2",
-        ));
-    }
-
-    #[test]
-    fn counters_behind_another_connection_are_not_compared() {
-        check(&format!(
-            "{TOGETHER}
-             at 0
-             tick                              -> beat
-             beaten 2 1 a=1 b=7                ->
-             at 3000
-             tick                              -> beat
-             beaten 2 2 a=2 b=7                ->
-             at 5900
-             tick                              -> beat
-             beaten 2 2 a=3 b=7                -> knock b.1",
-        ));
-    }
-
-    #[test]
-    fn who_finds_itself_dead_drops_everything_and_joins_as_a_later_life() {
-        check(&format!(
-            "{TOGETHER}
-             tick                              -> beat
-             forgotten                         -> tell 2 , drop, join 2 up
-             joined                            -> read
-             read 4 a.2=up b.1=up              -> tell 4 a+b",
-        ));
-    }
-
-    #[test]
-    fn an_older_process_of_the_same_name_ends() {
-        check("tick -> join 1 joining\nrefused -> end");
-        check(&format!("{TOGETHER} behind 3 -> read\nread 3 a.2=up b.1=up -> end"));
-    }
-
-    #[test]
-    fn a_newer_view_is_read_as_soon_as_anybody_tells_of_it() {
-        check(&format!(
-            "{TOGETHER}
-             behind 2                          ->
-             behind 5                          -> read
-             behind 6                          ->
-             read 5 a.1=up b.1=up c.1=up       -> tell 5 a+b+c",
-        ));
-    }
-}
+mod tests;

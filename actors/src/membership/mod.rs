@@ -25,7 +25,7 @@ use crate::metrics;
 use crate::peers::Peers;
 use decide::{BEAT_EVERY_MS, Effect, Input, Membership};
 use view::View;
-use views::{Views, ViewsError};
+use views::{Still, Views, ViewsError};
 
 /// The table answers within this or not at all.
 const ASK_MAX: Duration = Duration::from_secs(2);
@@ -136,12 +136,11 @@ impl State {
                     let _ = myself.cast(MembershipMessage::Happened(Input::Probed { name, incarnation, refused }));
                 });
             }
-            Effect::Bury { name, incarnation, counter, number } => {
-                tracing::warn!(peer.name = name, peer.incarnation = incarnation, "a node is declared dead");
-                self.ask(
-                    myself,
-                    async move { Ok(Input::Buried(views.bury(name, incarnation, counter, number).await?)) },
-                );
+            Effect::Bury { still, number } => {
+                for Still { name, incarnation, .. } in &still {
+                    tracing::warn!(peer.name = name, peer.incarnation = incarnation, "a node is declared dead");
+                }
+                self.ask(myself, async move { Ok(Input::Buried(views.bury(still, number).await?)) });
             }
             Effect::Tell(view) => self.tell(view)?,
             Effect::Drop => {
@@ -181,7 +180,7 @@ impl State {
 
     fn tell(&mut self, view: View) -> Result<(), ActorProcessingErr> {
         let me = self.arguments.surroundings.me();
-        tracing::info!(view.number = view.number, view.members = %members(&view), "a new view");
+        tracing::info!(view.number = view.number(), view.members = %members(&view), "a new view");
         metrics::view(&view, &me);
         self.arguments.peers.keep(view.peers(&me.name));
         self.arguments.gateway.cast(GatewayMessage::View(view.clone()))?;
@@ -216,5 +215,5 @@ fn failed(why: &str) -> Input {
 /// `name status, …`, for the log.
 fn members(view: &View) -> String {
     let member = |(name, member): (&Arc<str>, &view::Member)| format!("{name} {:?}", member.status).to_lowercase();
-    view.members.iter().map(member).collect::<Vec<_>>().join(", ")
+    view.members().iter().map(member).collect::<Vec<_>>().join(", ")
 }

@@ -32,6 +32,14 @@ pub struct Beat {
     pub counters: BTreeMap<String, u64>,
 }
 
+/// A node that stood still, as its accuser saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Still {
+    pub name: String,
+    pub incarnation: u64,
+    pub counter: u64,
+}
+
 pub trait Views: Send + Sync + 'static {
     /// Puts the row into the table, in place of any of the same name and a lower incarnation, and counts the view up.
     /// False, and nothing is changed, where a higher incarnation of the name is there: this process is the older one.
@@ -46,9 +54,10 @@ pub trait Views: Send + Sync + 'static {
     /// Changing a row to what it is counts nothing.
     fn set(&self, name: String, row: Row) -> Viewed<'_, bool>;
 
-    /// Takes the row out of the table and counts the view up, if it is still of this incarnation, its counter still
-    /// `counter` and the view still `number`; says whether it did.
-    fn bury(&self, name: String, incarnation: u64, counter: u64, number: u64) -> Viewed<'_, bool>;
+    /// If the view is still `number`: takes out of the table each row that is still of its incarnation with its counter
+    /// still the same, leaves the others, and counts the view up once. Says whether any was taken out; where none was,
+    /// nothing is changed.
+    fn bury(&self, still: Vec<Still>, number: u64) -> Viewed<'_, bool>;
 
     /// Takes the node's own row out, if it is of this incarnation. One that is gone is no error.
     fn leave(&self, name: String, incarnation: u64) -> Viewed<'_, ()>;

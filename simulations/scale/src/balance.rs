@@ -14,9 +14,6 @@ use crate::summary::Summary;
 pub const SKEWS: [f64; 3] = [0.5, 0.8, 1.0];
 /// Clusters side by side, each with all the shards.
 pub const CELLS: usize = 10;
-/// Numbers of shards that are compared; the last is all that a `u16` names.
-pub const SHARD_COUNTS: [u32; 4] = [1_024, 4_096, 16_384, 65_536];
-
 /// What lies in one shard, or on one node.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Weight {
@@ -87,7 +84,7 @@ pub struct Balance {
 /// One cluster of so many nodes.
 pub fn one_cluster(population: &Population, nodes: usize) -> Balance {
     let mut loads = vec![Weight::default(); nodes];
-    for (shard, owner) in owners(&names(nodes), 0..SHARDS).into_iter().enumerate() {
+    for (shard, owner) in owners(&names(nodes)).into_iter().enumerate() {
         loads[owner].add(&population.shard(shard));
     }
     balance(&loads)
@@ -98,7 +95,7 @@ pub fn in_cells(population: &Population, nodes: usize) -> Balance {
     let mut loads = Vec::new();
     for (cell, weights) in population.cells.iter().enumerate() {
         let mut its = vec![Weight::default(); nodes / CELLS];
-        for (shard, owner) in owners(&cell_names(cell, nodes / CELLS), 0..SHARDS).into_iter().enumerate() {
+        for (shard, owner) in owners(&cell_names(cell, nodes / CELLS)).into_iter().enumerate() {
             its[owner].add(&weights[shard]);
         }
         loads.extend(its);
@@ -115,13 +112,4 @@ fn balance(loads: &[Weight]) -> Balance {
         conversations: of(|load| load.conversations),
         turns: [of(|load| load.turns[0]), of(|load| load.turns[1]), of(|load| load.turns[2])],
     }
-}
-
-/// How far the fullest node would be above the mean if there were so many shards.
-pub fn with_shards(nodes: usize, shards: u32) -> Summary {
-    let mut owned = vec![0.0; nodes];
-    for owner in owners(&names(nodes), (0..shards).map(|shard| shard as u16)) {
-        owned[owner] += 1.0;
-    }
-    Summary::of(owned)
 }

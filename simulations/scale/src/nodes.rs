@@ -1,7 +1,7 @@
 //! Nodes as a StatefulSet names them, and the view of all of them.
 
-use klatch_actors::membership::view::View;
-use klatch_protocol::Shard;
+use klatch_actors::membership::view::{self, FULLEST_PERCENT, View};
+use klatch_protocol::ids::SHARDS;
 use klatch_protocol::view::{MemberStatus, Row, ViewTable};
 
 pub fn name(node: usize) -> String {
@@ -17,13 +17,17 @@ pub fn view(names: impl IntoIterator<Item = String>) -> View {
     View::new(&ViewTable { number: 1, rows })
 }
 
-/// Which of `names` owns each shard, as the nodes would say.
-pub fn owners(names: &[String], shards: impl Iterator<Item = u16>) -> Vec<usize> {
-    let view = view(names.iter().cloned());
-    let places: std::collections::BTreeMap<&str, usize> =
-        names.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
-    let owner = |shard| view.owner(Shard(shard)).expect("all nodes are up");
-    shards.map(|shard| places[&*owner(shard).name]).collect()
+/// Which of `names` owns each of the runtime's shards.
+pub fn owners(names: &[String]) -> Vec<usize> {
+    placed(names, u32::from(SHARDS), FULLEST_PERCENT)
+}
+
+/// The same for so many shards and another bound, by the runtime's own rule.
+pub fn placed(names: &[String], shards: u32, fullest_percent: u32) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..names.len()).collect();
+    places.sort_by_key(|place| &names[*place]);
+    let sorted: Vec<&str> = places.iter().map(|place| names[*place].as_str()).collect();
+    view::placed(&sorted, shards, fullest_percent).into_iter().map(|place| places[place]).collect()
 }
 
 pub fn names(nodes: usize) -> Vec<String> {

@@ -14,7 +14,7 @@ pub fn parts(results: &Results) -> Vec<(&'static str, String)> {
     let mut parts = vec![
         ("load", tables::load()),
         ("shards", tables::shards(results)),
-        ("shard-counts", tables::shard_counts(results)),
+        ("bounds", tables::bounds(results)),
         ("moves", tables::moves(results)),
         ("beats", tables::beats(results)),
         ("deaths", tables::deaths(results)),

@@ -2,10 +2,12 @@
 
 use anyhow::{Result, anyhow};
 use klatch_actors::membership::decide::BEAT_EVERY_MS;
+use klatch_actors::membership::view::FULLEST_PERCENT;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 
+use crate::bounds::{SHARD_COUNTS, UNBOUNDED};
 use crate::mesh::mesh;
 use crate::recovery::{Loss, Outcome};
 use crate::results::{CELL_NODES, Results, WHOLE_NODES};
@@ -53,9 +55,15 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
 }
 
 fn balance(sheet: &Sheet, results: &Results) -> Result<()> {
-    let curves = crate::balance::SHARD_COUNTS.iter().enumerate().map(|(place, shards)| Curve {
-        name: format!("{shards} shards"),
-        points: results.shard_counts.iter().map(|(nodes, of)| (*nodes as f64, of[place].max_over_mean())).collect(),
+    let kinds = [UNBOUNDED, FULLEST_PERCENT].into_iter().flat_map(|bound| SHARD_COUNTS.map(|shards| (shards, bound)));
+    let curves = kinds.map(|(shards, bound)| Curve {
+        name: format!("{shards} shards{}", if bound == UNBOUNDED { ", no bound" } else { "" }),
+        points: results
+            .bounds
+            .iter()
+            .filter(|it| (it.shards, it.fullest_percent) == (shards, bound))
+            .map(|it| (it.nodes as f64, it.owned.max_over_mean()))
+            .collect(),
         dots: false,
     });
     let caption = "Shards of the fullest node, as a multiple of the mean";

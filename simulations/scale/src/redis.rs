@@ -12,7 +12,8 @@ pub enum Command {
     /// Of a table of so many rows.
     Beat(usize),
     ReadView(usize),
-    Bury,
+    /// Of so many.
+    Bury(usize),
     /// So many rows in one page.
     ReadOpen(usize),
     ReadLog,
@@ -26,7 +27,7 @@ impl Command {
         match self {
             Self::Beat(rows) => with_rows(inputs::BEAT_US, rows),
             Self::ReadView(rows) => with_rows(inputs::READ_VIEW_US, rows),
-            Self::Bury => inputs::BURY_US,
+            Self::Bury(dead) => inputs::BURY_US * dead as f64,
             Self::ReadOpen(rows) => with_rows(inputs::READ_OPEN_US, rows),
             Self::ReadLog => inputs::READ_LOG_US,
             Self::LogEnd => inputs::LOG_END_US,
@@ -40,7 +41,7 @@ impl Command {
             Self::ReadView(rows) => with_rows(inputs::READ_VIEW_BYTES, rows),
             Self::ReadOpen(rows) => inputs::READ_OPEN_ROW_BYTES * rows as f64,
             Self::ReadLog => inputs::READ_LOG_BYTES,
-            Self::Bury | Self::LogEnd | Self::Claim | Self::Append => 0.0,
+            Self::Bury(_) | Self::LogEnd | Self::Claim | Self::Append => 0.0,
         }
     }
 }
@@ -99,7 +100,7 @@ impl Redis {
             Command::ReadOpen(_) => window.open_reads += 1,
             Command::Claim => window.claims += 1,
             Command::ReadLog => window.log_reads += 1,
-            Command::Bury | Command::LogEnd | Command::Append => {}
+            Command::Bury(_) | Command::LogEnd | Command::Append => {}
         }
     }
 

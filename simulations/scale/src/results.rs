@@ -1,10 +1,13 @@
 //! All that is computed, in one go: everything for the page, or the quick part of it, which a test repeats.
 
-use crate::balance::{self, Balance, Population, SHARD_COUNTS};
+use klatch_actors::membership::view::FULLEST_PERCENT;
+use klatch_protocol::ids::SHARDS;
+
+use crate::balance::{self, Balance, Population};
+use crate::bounds::{Bounded, WorstJoin, bounds, worst_join};
 use crate::mesh::{Mesh, mesh};
 use crate::moves::{Moves, moves};
 use crate::recovery::{Loss, Outcome, Scenario};
-use crate::summary::Summary;
 
 pub const SEED: u64 = 1;
 pub const SIZES: [usize; 5] = [10, 30, 100, 300, 1_000];
@@ -20,8 +23,8 @@ const LOSSES: [Loss; 3] = [Loss::OneKilled, Loss::OneVanished, Loss::ThirdVanish
 pub struct Results {
     /// Shards alone.
     pub shards: Vec<Balance>,
-    /// By nodes, in the order of [`SHARD_COUNTS`].
-    pub shard_counts: Vec<(usize, Vec<Summary>)>,
+    pub bounds: Vec<Bounded>,
+    pub worst_join: WorstJoin,
     pub moves: Vec<Moves>,
     pub meshes: Vec<Mesh>,
     pub outcomes: Vec<Outcome>,
@@ -44,24 +47,25 @@ impl Results {
         let clusters = SIZES.map(|nodes| balance::one_cluster(&population, nodes));
         let cells = balance::in_cells(&population, WHOLE_NODES);
         let populated = Populated { clusters: clusters.into(), cells, top_share: population.top_share };
-        Self { populated: Some(populated), ..Self::of(&SIZES, &SHARD_COUNTS) }
+        Self { populated: Some(populated), ..Self::of(&SIZES) }
     }
 
     /// The same numbers for the smaller clusters.
     pub fn quick() -> Self {
-        Self::of(&SIZES[..3], &SHARD_COUNTS[..2])
+        Self::of(&SIZES[..3])
     }
 
-    fn of(sizes: &[usize], shard_counts: &[u32]) -> Self {
+    fn of(sizes: &[usize]) -> Self {
         let nobody = Population::new(0, SEED);
-        let counts = |nodes: usize| shard_counts.iter().map(|shards| balance::with_shards(nodes, *shards)).collect();
+        let moves = |nodes: usize| moves(nodes, u32::from(SHARDS), FULLEST_PERCENT);
         let lost = |nodes: usize| LOSSES.map(|loss| Scenario::new(nodes, loss, SEED).run());
         let third = Scenario::new(CELL_NODES, Loss::ThirdVanished, SEED);
         let limited = |recoveries_at_once| Scenario { recoveries_at_once, ..third }.run();
         Self {
             // All sizes: it is soon done, and says most.
             shards: SIZES.iter().map(|nodes| balance::one_cluster(&nobody, *nodes)).collect(),
-            shard_counts: sizes.iter().map(|nodes| (*nodes, counts(*nodes))).collect(),
+            bounds: sizes.iter().flat_map(|nodes| bounds(*nodes)).collect(),
+            worst_join: worst_join(CELL_NODES),
             moves: sizes.iter().map(|nodes| moves(*nodes)).collect(),
             meshes: SIZES.iter().map(|nodes| mesh(*nodes)).collect(),
             outcomes: sizes.iter().flat_map(|nodes| lost(*nodes)).collect(),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::FutureExt;
 use klatch_actors::membership::views::memory::MemoryViews;
-use klatch_actors::membership::views::{Beat, Views};
+use klatch_actors::membership::views::{Beat, Still, Views};
 use klatch_actors::store::memory::MemoryStore;
 use klatch_actors::store::{Compaction, IndexRow, Store, StoreError};
 use klatch_protocol::view::{Row, ViewTable};
@@ -36,7 +36,7 @@ pub enum Write {
     Join(String, Row),
     Beat(String, u64),
     Set(String, Row),
-    Bury { name: String, incarnation: u64, counter: u64, number: u64 },
+    Bury(Vec<Still>, u64),
     Leave(String, u64),
 }
 
@@ -291,9 +291,7 @@ fn done(held: &Held, write: &Write) -> Result<Written, StoreError> {
             Write::Join(name, row) => whether(views.join(name, row).await),
             Write::Beat(name, incarnation) => views.beat(name, incarnation).await.map(Written::Beat).map_err(of_table),
             Write::Set(name, row) => whether(views.set(name, row).await),
-            Write::Bury { name, incarnation, counter, number } => {
-                whether(views.bury(name, incarnation, counter, number).await)
-            }
+            Write::Bury(still, number) => whether(views.bury(still, number).await),
             Write::Leave(name, incarnation) => {
                 views.leave(name, incarnation).await.map(|()| Written::Done).map_err(of_table)
             }

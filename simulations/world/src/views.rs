@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use klatch_actors::membership::views::{Beat, Viewed, Views, ViewsError};
+use klatch_actors::membership::views::{Beat, Still, Viewed, Views, ViewsError};
 use klatch_protocol::view::{Row, ViewTable};
 use tokio::time::sleep;
 
@@ -83,8 +83,8 @@ impl Views for SimulatedViews {
         self.whether(Write::Set(name, row))
     }
 
-    fn bury(&self, name: String, incarnation: u64, counter: u64, number: u64) -> Viewed<'_, bool> {
-        self.whether(Write::Bury { name, incarnation, counter, number })
+    fn bury(&self, still: Vec<Still>, number: u64) -> Viewed<'_, bool> {
+        self.whether(Write::Bury(still, number))
     }
 
     fn leave(&self, name: String, incarnation: u64) -> Viewed<'_, ()> {

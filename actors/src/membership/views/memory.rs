@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use klatch_protocol::view::{Row, ViewTable};
 
-use super::{Beat, Viewed, Views};
+use super::{Beat, Still, Viewed, Views};
 
 #[derive(Default)]
 pub struct MemoryViews {
@@ -68,10 +68,31 @@ impl Kept {
         true
     }
 
+    fn bury(&mut self, still: &[Still], number: u64) -> bool {
+        if self.table.number != number {
+            return false;
+        }
+        let before = self.table.rows.len();
+        for Still { name, incarnation, counter } in still {
+            if self.has(name, *incarnation) && self.counters.get(name) == Some(counter) {
+                self.take_out(name);
+            }
+        }
+        let any = self.table.rows.len() < before;
+        self.table.number += u64::from(any);
+        any
+    }
+
+    fn leave(&mut self, name: &str, incarnation: u64) {
+        if self.has(name, incarnation) {
+            self.take_out(name);
+            self.table.number += 1;
+        }
+    }
+
     fn take_out(&mut self, name: &str) {
         self.table.rows.remove(name);
         self.counters.remove(name);
-        self.table.number += 1;
     }
 }
 
@@ -88,25 +109,13 @@ impl Views for MemoryViews {
         Box::pin(async move { Ok(self.lock().set(name, row)) })
     }
 
-    fn bury(&self, name: String, incarnation: u64, counter: u64, number: u64) -> Viewed<'_, bool> {
-        Box::pin(async move {
-            let mut kept = self.lock();
-            let still = kept.has(&name, incarnation)
-                && kept.counters.get(&name) == Some(&counter)
-                && kept.table.number == number;
-            if still {
-                kept.take_out(&name);
-            }
-            Ok(still)
-        })
+    fn bury(&self, still: Vec<Still>, number: u64) -> Viewed<'_, bool> {
+        Box::pin(async move { Ok(self.lock().bury(&still, number)) })
     }
 
     fn leave(&self, name: String, incarnation: u64) -> Viewed<'_, ()> {
         Box::pin(async move {
-            let mut kept = self.lock();
-            if kept.has(&name, incarnation) {
-                kept.take_out(&name);
-            }
+            self.lock().leave(&name, incarnation);
             Ok(())
         })
     }

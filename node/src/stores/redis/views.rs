@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use ::redis::{Cmd, Value};
-use klatch_actors::membership::views::{Beat, Viewed, Views, ViewsError};
+use klatch_actors::membership::views::{Beat, Still, Viewed, Views, ViewsError};
 use klatch_actors::store::StoreError;
 use klatch_protocol::view::{Row, ViewTable};
 
@@ -64,10 +64,13 @@ impl Views for RedisStore {
         })
     }
 
-    fn bury(&self, name: String, incarnation: u64, counter: u64, number: u64) -> Viewed<'_, bool> {
+    fn bury(&self, still: Vec<Still>, number: u64) -> Viewed<'_, bool> {
         Box::pin(async move {
-            let mut call = self.view_call(Script::ViewBury, &name, incarnation);
-            call.arg(counter).arg(number);
+            let mut call = self.view_script(Script::ViewBury);
+            call.arg(number);
+            for Still { name, incarnation, counter } in still {
+                call.arg(name).arg(digits(incarnation)).arg(counter);
+            }
             self.view_whether(Script::ViewBury, call).await.map_err(failed)
         })
     }

@@ -2,10 +2,11 @@
 //! the results are not complete.
 
 use klatch_actors::membership::decide::BEAT_EVERY_MS;
+use klatch_actors::membership::view::FULLEST_PERCENT;
 use klatch_protocol::ids::SHARDS;
 
 use super::text::{percent, ratio, table, thousands};
-use crate::balance::SHARD_COUNTS;
+use crate::bounds::{Bounded, UNBOUNDED};
 use crate::mesh;
 use crate::recovery::Loss;
 use crate::results::{CELL_NODES, Populated, Results, WHOLE_NODES};
@@ -79,11 +80,11 @@ pub fn conclusions(results: &Results, populated: &Populated) -> Option<String> {
     let (cell, large, whole) = (third(CELL_NODES)?, third(300)?, third(WHOLE_NODES)?);
     let shards = |nodes: usize| results.shards.iter().find(|balance| balance.nodes == nodes);
     let (ten, hundred, thousand) = (shards(10)?, shards(CELL_NODES)?, shards(WHOLE_NODES)?);
-    let counted = |nodes: usize, shards: u32| {
-        let (_, counts) = results.shard_counts.iter().find(|(counted, _)| *counted == nodes)?;
-        let place = SHARD_COUNTS.iter().position(|count| *count == shards)?;
-        Some(counts[place].max_over_mean())
+    let otherwise = |nodes: usize, shards: u32, bound: u32| {
+        let is_it = |it: &&Bounded| (it.nodes, it.shards, it.fullest_percent) == (nodes, shards, bound);
+        results.bounds.iter().find(is_it).map(|it| it.owned.max_over_mean())
     };
+    let moves = results.moves.iter().find(|moves| moves.nodes == CELL_NODES)?;
     let killed = results.outcome(CELL_NODES, Loss::OneKilled)?;
     let still = results.outcome(WHOLE_NODES, Loss::OneVanished)?;
     let beat_load = mesh::mesh(WHOLE_NODES);
@@ -91,22 +92,23 @@ pub fn conclusions(results: &Results, populated: &Populated) -> Option<String> {
         "- **Up to about 100 nodes one cluster is sound.** Beats of {cell_nodes} nodes take {cell_beats} of the primary that \
          holds the table; a killed node's turns go on after {killed_p50:.2} s (p50; last {killed_max:.2}), and no other \
          primary is ever above {logs:.0} %.\n\
-         - **{shards} shards are too few from 100 nodes on.** The fullest node has {ten:.2} times the mean at 10 nodes, \
-         {hundred:.2} at 100, {thousand:.2} at 1,000, where {without} nodes own nothing at all. With 16,384 shards it \
-         would be {more_hundred:.2} at 100 and {more_thousand:.2} at 1,000; with 65,536, {most_hundred:.2} and \
-         {most_thousand:.2}. The number is fixed for a cluster's life: each node of a cluster of 100 must be able to \
-         carry twice the mean, or the number is made larger before there is data.\n\
-         - **Burials come one at a time, {per_second:.1} a second.** Each makes a new view, and a node buries only in a view \
-         that stood for one beat ({beat} ms). Losing a third of 100 nodes therefore takes {cell_last:.1} s until the last \
-         is buried, of 300 nodes {large_last:.1} s, of 1,000 nodes {whole_last:.0} s; detection itself is 3 s. Most of recovery in a large loss is this \
-         queue, not Redis: burying all that stand still in one call would end it.\n\
+         - **No node has much more than its share.** The fullest has {ten:.2} times the mean at 10 nodes, {hundred:.2} at 100, \
+         {thousand:.2} at 1,000, where {without} nodes own nothing; without a bound it would be {free_hundred:.2} at 100 \
+         and {free_thousand:.2} at 1,000. The price: a join of one more than 100 moves {join:.2} % of the shards, where \
+         {join_ideal:.2} % must. With 4,096 shards it would be {more_hundred:.2} at 100 and {more_thousand:.2} at 1,000: \
+         {shards} are enough for the clusters that the other limits allow.\n\
+         - **A third is buried almost at once.** All that stand still go in one view, up to half of the table; whoever was a \
+         part of a beat later goes in the next, a beat ({beat} ms) behind. Losing a third of 100 nodes takes {cell_last:.1} s until \
+         the last is buried, of 300 nodes {large_last:.1} s, of 1,000 nodes {whole_last:.1} s; detection itself is 3 s, and \
+         the rest at 1,000 nodes is a Redis that is late.\n\
          - **At 1,000 nodes heartbeats alone saturate Redis.** {beats} beats/s of a table of 1,000 rows want {wanted} of \
          one core and answer {megabytes:.0} MB/s; {made} are made, and one takes {took:.0} ms. They grow with n²: a \
          tenth of the primary is reached at {tenth} nodes, half at {half}.\n\
-         - **There is no herd of claims.** A third of 100 nodes: {open} open turns, at most {claims} claims/s and {reads} \
-         logs/s, over 10 primaries. What comes at once is the table: every node reads all of it with each view.\n\
-         - **Beyond 100 nodes: cells.** 10 cells of 100 end a loss of a third in {cell_max:.1} s instead of {whole_max:.0}, need a \
-         tenth of the sessions, and have ten times the shards: {cells_ratio:.2} times the mean instead of {thousand:.2}.\n",
+         - **The herd of claims is what Redis can take.** A third of 100 nodes: {open} open turns, at most {claims} claims/s and \
+         {reads} logs/s, over 10 primaries, none busier than {herd:.0} % in any tenth of a second. Their answers come at \
+         once too: {answers:.0} MB/s, which the links of the primaries must carry.\n\
+         - **Beyond 100 nodes: cells.** 10 cells of 100 end a loss of a third in {cell_max:.1} s instead of {whole_max:.1}, need a \
+         tenth of the sessions and of the table, and have ten times the shards: {cells_ratio:.2} times the mean instead of {thousand:.2}.\n",
         cell_nodes = CELL_NODES,
         cell_beats = percent(mesh::mesh(CELL_NODES).beats_of_primary),
         killed_p50 = killed.recovery.p50,
@@ -117,11 +119,12 @@ pub fn conclusions(results: &Results, populated: &Populated) -> Option<String> {
         hundred = hundred.shards.max_over_mean(),
         thousand = thousand.shards.max_over_mean(),
         without = thousand.without_shards,
-        more_hundred = counted(CELL_NODES, 16_384)?,
-        more_thousand = counted(WHOLE_NODES, 16_384)?,
-        most_hundred = counted(CELL_NODES, 65_536)?,
-        most_thousand = counted(WHOLE_NODES, 65_536)?,
-        per_second = (cell.lost - 1) as f64 / (cell.last_buried - cell.first_buried),
+        free_hundred = otherwise(CELL_NODES, u32::from(SHARDS), UNBOUNDED)?,
+        free_thousand = otherwise(WHOLE_NODES, u32::from(SHARDS), UNBOUNDED)?,
+        more_hundred = otherwise(CELL_NODES, 4_096, FULLEST_PERCENT)?,
+        more_thousand = otherwise(WHOLE_NODES, 4_096, FULLEST_PERCENT)?,
+        join = 100.0 * moves.join.mean,
+        join_ideal = 100.0 * moves.join_ideal,
         beat = BEAT_EVERY_MS,
         cell_last = cell.last_buried,
         large_last = large.last_buried,
@@ -136,6 +139,8 @@ pub fn conclusions(results: &Results, populated: &Populated) -> Option<String> {
         open = thousands(cell.open_turns),
         claims = thousands(cell.claims_peak as usize),
         reads = thousands(cell.log_reads_peak as usize),
+        herd = 100.0 * cell.logs_peak?,
+        answers = cell.megabytes_peak,
         cell_max = cell.recovery.max,
         whole_max = whole.recovery.max,
         cells_ratio = populated.cells.shards.max_over_mean(),

@@ -4,11 +4,12 @@ use klatch_actors::Limits;
 use klatch_actors::membership::decide::{BEAT_EVERY_MS, DEAD_AFTER_MS, REFUSED_AFTER_MS};
 use klatch_protocol::ids::SHARDS;
 
-use super::text::{table, thousands};
-use crate::balance::{Balance, SHARD_COUNTS, SKEWS};
+use super::text::{ratio, table, thousands};
+use crate::balance::{Balance, SKEWS};
+use crate::bounds::{Bounded, UNBOUNDED, WorstJoin};
 use crate::inputs;
 use crate::recovery::{Loss, Outcome};
-use crate::results::{Populated, Results};
+use crate::results::{CELL_NODES, Populated, Results};
 
 pub fn load() -> String {
     let open = inputs::TURNS_PER_NODE * inputs::TURN_SECS;
@@ -45,15 +46,42 @@ pub fn shards(results: &Results) -> String {
     )
 }
 
-/// One line for each pair, so that quick results are lines of the full ones.
-pub fn shard_counts(results: &Results) -> String {
-    let rows = results.shard_counts.iter().flat_map(|(nodes, counts)| {
-        counts.iter().zip(SHARD_COUNTS).map(|(summary, shards)| {
-            let owned = format!("{:.1}", summary.mean);
-            vec![thousands(*nodes), thousands(shards as usize), owned, format!("{:.2}", summary.max_over_mean())]
-        })
+pub fn bounds(results: &Results) -> String {
+    let rows = results.bounds.iter().map(|bounded| {
+        let Bounded { nodes, shards, fullest_percent, owned, without_shards, moves } = bounded;
+        let bound = match *fullest_percent {
+            UNBOUNDED => "none".to_owned(),
+            percent => ratio(f64::from(percent) / 100.0),
+        };
+        vec![
+            thousands(*nodes),
+            thousands(*shards as usize),
+            bound,
+            ratio(owned.max_over_mean()),
+            without_shards.to_string(),
+            ratio(moves.join.mean / moves.join_ideal),
+            ratio(moves.leave.mean / moves.leave_ideal),
+            ratio(moves.between_others.mean / moves.leave_ideal),
+        ]
     });
-    table(&["nodes", "shards", "of a node", "max/mean"], rows)
+    let heads = [
+        "nodes",
+        "shards",
+        "bound",
+        "max/mean",
+        "nodes without any",
+        "join moves, × ideal",
+        "leave moves, × ideal",
+        "of it between nodes that stay",
+    ];
+    let WorstJoin { nodes, moved, ideal } = results.worst_join;
+    let worst = format!(
+        "\nThe worst join up to {CELL_NODES} nodes is that of one more than {nodes}, where the bound steps down by one shard: {:.2} % \
+         move, and {:.2} % must.\n",
+        100.0 * moved,
+        100.0 * ideal,
+    );
+    table(&heads, rows) + &worst
 }
 
 pub fn turns(populated: &Populated) -> String {
@@ -86,11 +114,21 @@ pub fn moves(results: &Results) -> String {
             percent(moves.leave_ideal),
             percent(moves.leave.mean),
             percent(moves.leave.max),
-            moves.between_others.to_string(),
+            percent(moves.between_others.mean),
+            percent(moves.between_others.max),
         ]
     });
-    let heads =
-        ["nodes", "join: ideal", "mean", "most", "leave: ideal", "mean", "most", "moved between nodes that stay"];
+    let heads = [
+        "nodes",
+        "join: ideal",
+        "mean",
+        "most",
+        "leave: ideal",
+        "mean",
+        "most",
+        "between nodes that stay: mean",
+        "most",
+    ];
     table(&heads, rows)
 }
 

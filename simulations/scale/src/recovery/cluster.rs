@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use klatch_actors::membership::decide::{BEAT_EVERY_MS, Effect, Input, Membership};
 use klatch_actors::node::SERVE_HERE_AFTER;
-use klatch_protocol::ids::SHARDS;
 
 use super::outcome::{Outcome, Seen};
 use super::table::{FIRST_NUMBER, Table};
@@ -112,14 +111,14 @@ impl Cluster {
     fn new(scenario: Scenario) -> Self {
         let names = nodes::names(scenario.nodes);
         let mut dice = Dice::new(scenario.seed);
-        let owners = nodes::owners(&names, 0..SHARDS);
+        let owners = nodes::owners(&names);
         let doomed = doomed(scenario, &owners, &mut dice);
         let alive = (0..scenario.nodes).filter(|node| !doomed.contains(node)).collect();
         let table = Table::new(names.clone(), &doomed.iter().copied().collect::<Vec<_>>());
         let redis = Redis::new(scenario.nodes);
         let shards = Shards::new(scenario.nodes, &owners, &doomed, redis.primaries(), &mut dice);
         let take_ups = (0..scenario.nodes).map(|node| TakeUp::new(&owners, node)).collect();
-        let nodes = names.iter().enumerate().map(|(node, name)| Node::inside(name, &table, node)).collect();
+        let nodes = names.iter().map(|name| Node::inside(name, &table)).collect();
         let mut cluster = Self {
             scenario,
             now_ns: 0,
@@ -159,8 +158,7 @@ impl Cluster {
     }
 
     fn is_over(&self) -> bool {
-        let recovered =
-            self.table.buried() == self.doomed.len() as u64 && self.seen.recovered_ns.len() == self.shards.orphans;
+        let recovered = self.table.buried() == self.doomed.len() && self.seen.recovered_ns.len() == self.shards.orphans;
         self.now_ns >= END_NS || (recovered && self.now_ns >= WATCHED_NS)
     }
 
@@ -210,18 +208,17 @@ impl Cluster {
             }
             Effect::Read => {
                 let answered_ns = self.redis.send(self.now_ns, 0, Command::ReadView(self.table.rows()));
-                let table = self.table.read(node);
+                let table = self.table.read();
                 self.at(answered_ns, Event::Answer(node, Input::Read(table)));
             }
-            Effect::Bury { name, counter, number, .. } => {
-                let answered_ns = self.redis.send(self.now_ns, 0, Command::Bury);
-                let dead = self.table.place(&name);
-                let buried = self.table.bury(dead, counter, number);
-                if buried {
-                    self.seen.buried_ns.push(answered_ns);
-                    self.shards.move_from(dead, self.table.buried(), &self.table, &mut self.take_ups);
+            Effect::Bury { still, number } => {
+                let answered_ns = self.redis.send(self.now_ns, 0, Command::Bury(still.len()));
+                let dead = self.table.bury(&still, number);
+                if !dead.is_empty() {
+                    self.seen.buried_ns.extend(dead.iter().map(|_| answered_ns));
+                    self.shards.place(&self.table);
                 }
-                self.at(answered_ns, Event::Answer(node, Input::Buried(buried)));
+                self.at(answered_ns, Event::Answer(node, Input::Buried(!dead.is_empty())));
             }
             Effect::Probe(peer) => {
                 let refused = self.scenario.loss == Loss::OneKilled;
@@ -230,7 +227,7 @@ impl Cluster {
                 let probed = Input::Probed { name, incarnation, refused };
                 self.at(self.now_ns + after_us * 1_000, Event::Answer(node, probed));
             }
-            Effect::Tell(view) => self.told(node, view.number - FIRST_NUMBER),
+            Effect::Tell(view) => self.told(node, view.number() - FIRST_NUMBER),
             Effect::Join(_) | Effect::Set(_) => unreachable!("all are in the table, and change nothing"),
             Effect::Drop | Effect::End => unreachable!("a living node's row is never taken out"),
         }
@@ -245,10 +242,10 @@ impl Cluster {
         }
     }
 
-    /// A new view, in which so many are buried.
-    fn told(&mut self, node: usize, buried: u64) {
+    /// A new view, behind so many burials.
+    fn told(&mut self, node: usize, burials: u64) {
         self.seen.told_ns = self.now_ns;
-        self.new_view(node, buried);
+        self.new_view(node, burials);
         for message in std::mem::take(&mut self.nodes[node].waiting) {
             self.pass(message);
         }
@@ -312,9 +309,9 @@ impl Cluster {
 
 impl Node {
     /// A member already, with the table read.
-    fn inside(name: &str, table: &Table, node: usize) -> Self {
+    fn inside(name: &str, table: &Table) -> Self {
         let mut core = Membership::new(name.to_owned(), nodes::row(name));
-        for input in [Input::Tick, Input::Joined(true), Input::Read(table.read(node))] {
+        for input in [Input::Tick, Input::Joined(true), Input::Read(table.read())] {
             core.decide(0, input);
         }
         Self { core, beaten_at_ns: 0, beat_sent_at_ns: 0, waiting: Vec::new() }

@@ -1,9 +1,9 @@
 //! What happens after nodes are lost: a discrete-event simulation, seeded. Each node runs the runtime's own membership;
 //! the rest follows what the runtime does:
 //!
-//! - each node beats in its own phase; who stood still is buried, and each burial is a new view;
-//! - with each view that lost somebody a node reads the `open` sets of its shards, one after another, and activates what
-//!   is open there, at most `recoveries_at_once` at a time;
+//! - each node beats in its own phase; all that stood still are buried, and each burial is a new view;
+//! - with each view that lost somebody a node reads the `open` sets of its shards, one after another, those that it got
+//!   first, and activates what is open there, at most `recoveries_at_once` at a time;
 //! - a conversation with no open turn waits for its next message (Poisson); that waits for a new owner, or is served
 //!   where it is after `SERVE_HERE_AFTER`;
 //! - an activation is six commands, one after another: the log (is a turn open, whose?), its end, its end once more for the

@@ -1,13 +1,14 @@
 //! The table of nodes in Redis, as its scripts keep it.
 //!
-//! A node is shown its own row and the first of those that are going to die, with the costs of the whole table: rows of
-//! others that beat all the time decide nothing for it. How long a living node's counter stood still is measured, so that
-//! it can be seen that none would have been buried.
+//! A beat shows a node its own counter and those of the nodes that are going to die, with the costs of the whole table:
+//! counters that go on all the time decide nothing for it. How long a living node's counter stood still is measured, so
+//! that it can be seen that none would have been buried.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use klatch_actors::membership::view::View;
-use klatch_actors::membership::views::Beat;
+use klatch_actors::membership::views::{Beat, Still};
 use klatch_protocol::Shard;
 use klatch_protocol::view::ViewTable;
 
@@ -15,14 +16,13 @@ use crate::nodes;
 
 /// One connection for all the time.
 const GENERATION: u64 = 1;
-/// Of those that die so many are shown, in the order of their names, in which the runtime buries them: at four burials a
-/// second each is seen to stand still for 16 s before it comes first, and 3 would do.
-const SHOWN_MAX: usize = 64;
 /// The view that all begin with.
 pub const FIRST_NUMBER: u64 = 1;
 
 pub struct Table {
     number: u64,
+    /// How many were buried so far.
+    buried: usize,
     counters: Vec<u64>,
     names: Vec<String>,
     places: BTreeMap<String, usize>,
@@ -38,11 +38,11 @@ impl Table {
         let places = names.iter().cloned().enumerate().map(|(place, name)| (name, place)).collect();
         let mut doomed = doomed.to_vec();
         doomed.sort_by_key(|node| &names[*node]);
-        Self { number: FIRST_NUMBER, counters: vec![0; names.len()], places, doomed, view, names }
+        Self { number: FIRST_NUMBER, buried: 0, counters: vec![0; names.len()], places, doomed, view, names }
     }
 
     pub fn rows(&self) -> usize {
-        self.view.members.len()
+        self.view.members().len()
     }
 
     pub fn place(&self, name: &str) -> usize {
@@ -61,31 +61,38 @@ impl Table {
         Beat { number: self.number, generation: GENERATION, counters: shown.collect() }
     }
 
-    pub fn read(&self, node: usize) -> ViewTable {
-        let rows: BTreeMap<_, _> =
-            self.shown(node).map(|one| (self.names[one].clone(), nodes::row(&self.names[one]))).collect();
-        ViewTable { number: self.number, rows }
+    pub fn read(&self) -> ViewTable {
+        let row = |name: &Arc<str>| (name.to_string(), nodes::row(name));
+        ViewTable { number: self.number, rows: self.view.members().keys().map(row).collect() }
     }
 
-    /// Whether the row was taken out; then the view has another number.
-    pub fn bury(&mut self, node: usize, counter: u64, number: u64) -> bool {
-        let there = self.view.members.contains_key(self.names[node].as_str());
-        if !there || self.counters[node] != counter || self.number != number {
-            return false;
-        }
-        self.view.members.remove(self.names[node].as_str());
-        self.doomed.retain(|one| *one != node);
-        self.number += 1;
-        true
+    /// Takes out those whose counters are still the same, and says which; then the view has another number.
+    pub fn bury(&mut self, still: &[Still], number: u64) -> Vec<usize> {
+        let is_dead = |still: &&Still| {
+            let there = self.view.members().contains_key(still.name.as_str());
+            there && self.number == number && self.counters[self.places[&still.name]] == still.counter
+        };
+        let dead: Vec<usize> = still.iter().filter(is_dead).map(|still| self.places[&still.name]).collect();
+        let left = self.view.members().keys().filter(|name| !dead.contains(&self.places[&***name]));
+        self.view = nodes::view(left.map(ToString::to_string));
+        self.doomed.retain(|one| !dead.contains(one));
+        self.buried += dead.len();
+        self.number += u64::from(!dead.is_empty());
+        dead
     }
 
-    /// How many were buried.
-    pub fn buried(&self) -> u64 {
+    /// In how many views somebody was buried.
+    pub fn burials(&self) -> u64 {
         self.number - FIRST_NUMBER
     }
 
+    /// How many were buried.
+    pub fn buried(&self) -> usize {
+        self.buried
+    }
+
     fn shown(&self, node: usize) -> impl Iterator<Item = usize> {
-        let doomed = self.doomed.iter().copied().take(SHOWN_MAX);
+        let doomed = self.doomed.iter().copied();
         std::iter::once(node).chain(doomed.filter(move |one| *one != node))
     }
 }

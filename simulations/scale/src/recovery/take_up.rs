@@ -84,14 +84,12 @@ impl Shards {
         *owner
     }
 
-    /// `dead` was buried just now: its shards have others for owners.
-    pub fn move_from(&mut self, dead: usize, buried: u64, table: &Table, take_ups: &mut [TakeUp]) {
+    /// Somebody was buried just now: there are other owners.
+    pub fn place(&mut self, table: &Table) {
         for shard in 0..SHARDS {
-            let owners = &mut self.owners[usize::from(shard)];
-            if owners.last().is_some_and(|(_, owner)| *owner == dead) {
-                let owner = table.owner(shard);
-                owners.push((buried, owner));
-                take_ups[owner].owned.push((buried, shard));
+            let (owners, owner) = (&mut self.owners[usize::from(shard)], table.owner(shard));
+            if owners.last().is_some_and(|(_, before)| *before != owner) {
+                owners.push((table.burials(), owner));
             }
         }
     }
@@ -121,26 +119,27 @@ impl Shards {
 pub struct TakeUp {
     /// Burials in the newest view that it knows.
     pub view: u64,
-    /// Burials in the view of the pass that is under way.
-    pass: Option<u64>,
-    /// Its shards, each from so many burials on.
-    owned: Vec<(u64, u16)>,
-    to_look_at: VecDeque<u16>,
+    mine: BTreeSet<u16>,
+    /// To be read: what it got, and behind that what it had before somebody was lost.
+    gained: BTreeSet<u16>,
+    again: BTreeSet<u16>,
+    /// When it knows whose the shards are in this view.
+    placed_ns: u64,
     /// By the primary of its log, each turn that is to be activated.
     to_activate: VecDeque<usize>,
     activating: usize,
-    /// A shard's set is being read.
+    /// A shard's set is being read, or placement worked out.
     reading: bool,
 }
 
 impl TakeUp {
     pub fn new(owners: &[usize], node: usize) -> Self {
-        let owned = (0..SHARDS).filter(|shard| owners[usize::from(*shard)] == node).map(|shard| (0, shard)).collect();
         Self {
             view: 0,
-            pass: None,
-            owned,
-            to_look_at: VecDeque::new(),
+            mine: (0..SHARDS).filter(|shard| owners[usize::from(*shard)] == node).collect(),
+            gained: BTreeSet::new(),
+            again: BTreeSet::new(),
+            placed_ns: 0,
             to_activate: VecDeque::new(),
             activating: 0,
             reading: false,
@@ -150,38 +149,32 @@ impl TakeUp {
 
 impl Cluster {
     /// Everybody that knows of a loss looks at all shards that are its own.
-    pub fn new_view(&mut self, node: usize, buried: u64) {
-        let take_up = &mut self.take_ups[node];
-        take_up.view = buried;
-        if take_up.pass.is_none() && buried > 0 {
-            self.begin_pass(node);
-        }
-    }
-
-    fn begin_pass(&mut self, node: usize) {
-        let take_up = &mut self.take_ups[node];
-        let view = take_up.view;
-        take_up.pass = Some(view);
-        let mine: BTreeSet<u16> =
-            take_up.owned.iter().filter(|(since, _)| *since <= view).map(|(_, shard)| *shard).collect();
-        take_up.to_look_at = mine.into_iter().collect();
-        take_up.reading = true;
+    pub fn new_view(&mut self, node: usize, burials: u64) {
         let placing_us = inputs::PLACE_US * self.nodes_now() as f64 * f64::from(SHARDS);
-        self.at(self.now_ns + (placing_us * 1e3) as u64, Event::Placed(node));
+        let placed_ns = self.now_ns + (placing_us * 1e3) as u64;
+        let mine: BTreeSet<u16> = (0..SHARDS).filter(|shard| self.shards.owner(*shard, burials) == node).collect();
+        let take_up = &mut self.take_ups[node];
+        (take_up.view, take_up.placed_ns) = (burials, placed_ns);
+        take_up.gained.extend(mine.difference(&take_up.mine));
+        take_up.gained.retain(|shard| mine.contains(shard));
+        take_up.again = mine.difference(&take_up.gained).copied().collect();
+        take_up.mine = mine;
+        if !take_up.reading && take_up.to_activate.is_empty() {
+            self.look_at_next_shard(node);
+        }
     }
 
     pub fn look_at_next_shard(&mut self, node: usize) {
         let take_up = &mut self.take_ups[node];
-        take_up.reading = false;
-        let Some(shard) = take_up.to_look_at.pop_front() else {
-            let newer = take_up.pass != Some(take_up.view);
-            take_up.pass = None;
-            if newer {
-                self.begin_pass(node);
-            }
+        take_up.reading = true;
+        if self.now_ns < take_up.placed_ns {
+            let placed_ns = take_up.placed_ns;
+            return self.at(placed_ns, Event::Placed(node));
+        }
+        let Some(shard) = take_up.gained.pop_first().or_else(|| take_up.again.pop_first()) else {
+            take_up.reading = false;
             return;
         };
-        take_up.reading = true;
         let rows = self.shards.open[usize::from(shard)];
         debug_assert!(rows < ROWS_AT_ONCE, "one page is enough under this load");
         let primary = (mixed(u64::from(shard)) % self.redis.primaries() as u64) as usize;
@@ -205,7 +198,7 @@ impl Cluster {
             self.step(Activation { why: Why::Open { node }, primary }, Step::Look);
         }
         let take_up = &self.take_ups[node];
-        if take_up.to_activate.is_empty() && !take_up.reading && take_up.pass.is_some() {
+        if take_up.to_activate.is_empty() && !take_up.reading {
             self.look_at_next_shard(node);
         }
     }

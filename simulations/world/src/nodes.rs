@@ -34,6 +34,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(4);
 /// Its supervisor takes so long to start a node again that has ended.
 const STARTED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// Nodes that nothing is wrong with are up within it, a rolling restart of them all included.
+const SETTLED_MAX: Duration = Duration::from_secs(180);
+
 /// Turns at once.
 const BURST: usize = 30;
 
@@ -217,7 +220,11 @@ impl Nodes {
 
     /// Until so many are up, and nothing more is under way.
     pub async fn settle(&mut self, count: usize) {
+        let begun = self.shared.elapsed();
         while self.running.len() < count || !self.to_restart.is_empty() {
+            if self.shared.elapsed() - begun > SETTLED_MAX {
+                return self.shared.fail(format!("{} of {count} nodes are up", self.running.len()));
+            }
             tokio::time::sleep(Duration::from_millis(100)).await;
             self.look().await;
         }

@@ -25,8 +25,6 @@ pub enum Planted {
     NotReplicated,
     /// A claim is acknowledged when only the master has it.
     ClaimNotReplicated,
-    /// An owner reads of the replica what it claimed at the master.
-    ReadOfReplica,
     /// No turn is known by its key.
     NoKeys,
     /// The next owner does not know what was said already.
@@ -51,13 +49,12 @@ pub enum Planted {
     LostWakeUp,
 }
 
-pub const ALL: [(&str, Planted); 17] = [
+pub const ALL: [(&str, Planted); 16] = [
     ("no-fence", Planted::NoFence),
     ("acknowledged-early", Planted::AcknowledgedEarly),
     ("shown-early", Planted::ShownEarly),
     ("not-replicated", Planted::NotReplicated),
     ("claim-not-replicated", Planted::ClaimNotReplicated),
-    ("read-of-replica", Planted::ReadOfReplica),
     ("no-keys", Planted::NoKeys),
     ("no-partial-text", Planted::NoPartialText),
     ("forgotten-marks", Planted::ForgottenMarks),

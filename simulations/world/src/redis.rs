@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures::FutureExt;
 use klatch_actors::membership::views::memory::MemoryViews;
@@ -65,6 +66,9 @@ pub struct Progress {
     pub kept: u64,
 }
 
+/// Until then the table is shown as it is, so that all nodes are there.
+const TAKEN_BACK_AFTER: Duration = Duration::from_secs(10);
+
 pub struct Redis {
     shared: Arc<Shared>,
     dice: Dice,
@@ -83,7 +87,7 @@ struct Inner {
     /// What the replica has not got yet, with the time at which it gets it.
     lagging: VecDeque<(Instant, Write)>,
     replica_is_stalled: bool,
-    /// What the table held when it was read first.
+    /// What the table held when it was first shown so.
     old_rows: Option<BTreeMap<String, Row>>,
 }
 
@@ -125,11 +129,6 @@ impl Redis {
     pub fn read(&self) -> (Held, u64) {
         let inner = self.inner();
         (inner.master.clone(), inner.done)
-    }
-
-    /// What a replica holds that nobody should read of.
-    pub fn replica(&self) -> Option<Held> {
-        self.inner().replica.clone()
     }
 
     /// Does it at the master. With it comes how far it must be kept before it may be told.
@@ -228,7 +227,7 @@ impl Redis {
 
     /// The table as it is shown.
     pub fn shown(&self, table: ViewTable) -> ViewTable {
-        if self.shared.planted != Some(Planted::ViewTakenBack) {
+        if self.shared.planted != Some(Planted::ViewTakenBack) || self.shared.elapsed() < TAKEN_BACK_AFTER {
             return table;
         }
         let old = self.inner().old_rows.get_or_insert_with(|| table.rows.clone()).clone();

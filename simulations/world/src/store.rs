@@ -59,8 +59,6 @@ enum Fate {
 enum Reading {
     Confirmed,
     Plain,
-    /// Which lags behind: a fault.
-    OfReplica,
 }
 
 impl SimulatedStore {
@@ -205,10 +203,7 @@ impl SimulatedStore {
     ) -> Stored<'_, T> {
         self.ask(Kind::Read, move |store, term| async move {
             store.is_there(term)?;
-            let (mut held, upto) = store.redis.read();
-            if reading == Reading::OfReplica {
-                held = store.redis.replica().unwrap_or(held);
-            }
+            let (held, upto) = store.redis.read();
             let read = read(held).await?;
             if reading == Reading::Confirmed {
                 store.kept(term, upto).await?;
@@ -244,9 +239,7 @@ impl Store for SimulatedStore {
 
     fn log(&self, conversation: ConversationId) -> Stored<'_, Log> {
         self.shared.trace(format_args!("{} reads the log of {conversation}", self.who));
-        let is_planted = self.shared.planted == Some(Planted::ReadOfReplica);
-        let reading = if is_planted { Reading::OfReplica } else { Reading::Confirmed };
-        self.read(reading, move |held| Box::pin(async move { held.store.log(conversation).await }))
+        self.read(Reading::Confirmed, move |held| Box::pin(async move { held.store.log(conversation).await }))
     }
 
     fn compact(&self, conversation: ConversationId, compaction: Compaction) -> Stored<'_, ()> {

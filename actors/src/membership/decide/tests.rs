@@ -385,7 +385,8 @@ fn who_finds_itself_dead_drops_everything_and_joins_as_a_later_life() {
     check(&format!(
         "{TOGETHER}
          tick                              -> beat
-         forgotten                         -> tell 2 , drop, join 2 up
+         forgotten                         -> tell 2 , drop
+         tick                              -> join 2 up
          joined                            -> read
          read 4 a.2=up b.1=up              -> tell 4 a+b",
     ));

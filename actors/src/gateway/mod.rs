@@ -6,7 +6,7 @@
 pub mod decide;
 pub mod forward;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ pub struct Arguments {
 pub struct State {
     arguments: Arguments,
     core: Gateway,
-    shards: HashMap<Shard, ActorRef<ShardMessage>>,
+    shards: BTreeMap<Shard, ActorRef<ShardMessage>>,
     started: Instant,
 }
 
@@ -75,7 +75,7 @@ impl Actor for GatewayActor {
         let (me, limits) = (arguments.surroundings.me(), &arguments.surroundings.limits);
         let core = Gateway::new(me, limits.active_conversations, limits.idle_after.as_millis() as u64);
         myself.send_interval(TICK, || GatewayMessage::Tick);
-        Ok(State { arguments, core, shards: HashMap::new(), started: Instant::now() })
+        Ok(State { arguments, core, shards: BTreeMap::new(), started: Instant::now() })
     }
 
     async fn handle(
@@ -173,7 +173,7 @@ impl State {
 
     /// What runs there ends with them: whoever owns the conversations now reads their logs.
     fn stop_shards(&mut self) {
-        for (_, shard) in self.shards.drain() {
+        for (_, shard) in std::mem::take(&mut self.shards) {
             shard.kill();
         }
     }

@@ -3,6 +3,9 @@
 //! Keeps the promises of the boundary: what was not sent is told apart from what was not answered, and a peer that is
 //! lost ends what waits for it.
 
+// Its one choice is biased.
+#![allow(clippy::disallowed_macros)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -30,7 +30,7 @@ struct Conversation {
     log: Vec<Sealed>,
     tail_bytes: usize,
     items: BTreeMap<u64, Sealed>,
-    clients: HashMap<String, u64>,
+    clients: BTreeMap<String, u64>,
     turns: BTreeMap<u64, Sealed>,
 }
 
@@ -150,7 +150,7 @@ impl Conversation {
             log: Vec::new(),
             tail_bytes: 0,
             items: BTreeMap::new(),
-            clients: HashMap::new(),
+            clients: BTreeMap::new(),
             turns: BTreeMap::new(),
         }
     }

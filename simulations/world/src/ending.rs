@@ -21,9 +21,9 @@ use crate::shared::Shared;
 /// The longest life of a conversation is 40 s, and the dead are looked for every 5.
 const EXPIRED_MAX: Duration = Duration::from_secs(60);
 
-/// The idle ones are looked for now and then, each writes what it has to write, and those that have expired meanwhile
-/// are there for a moment.
-const ALL_PASSIVATED_AFTER: Duration = Duration::from_secs(60);
+/// The idle ones are looked for now and then, each writes what it has to write, and those that have expired or were deleted
+/// are looked at once more.
+const ALL_PASSIVATED_AFTER: Duration = Duration::from_secs(240);
 
 /// Not in step with what nodes do several times a second, or one of them would be at it at each look.
 const BETWEEN_BEATS: Duration = Duration::from_millis(1_013);
@@ -95,7 +95,7 @@ pub async fn promises_are_kept(shared: &Arc<Shared>, nodes: &Nodes) {
 /// When nobody asks for anything any more, nothing is in memory, and no task is left behind: at the beginning, with all
 /// nodes up and nobody there, there were so many.
 pub async fn nothing_is_left_over(shared: &Shared, nodes: &Nodes, tasks_at_first: usize) {
-    let until = shared.elapsed() + shared.plan.limits.idle_after * 2 + ALL_PASSIVATED_AFTER;
+    let until = shared.elapsed() + shared.plan.limits.idle_after * 3 + ALL_PASSIVATED_AFTER;
     loop {
         tokio::time::sleep(BETWEEN_BEATS).await;
         let mut active = 0;

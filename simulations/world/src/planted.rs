@@ -49,27 +49,28 @@ pub enum Planted {
     LostWakeUp,
 }
 
-pub const ALL: [(&str, Planted); 16] = [
-    ("no-fence", Planted::NoFence),
-    ("acknowledged-early", Planted::AcknowledgedEarly),
-    ("shown-early", Planted::ShownEarly),
-    ("not-replicated", Planted::NotReplicated),
-    ("claim-not-replicated", Planted::ClaimNotReplicated),
-    ("no-keys", Planted::NoKeys),
-    ("no-partial-text", Planted::NoPartialText),
-    ("forgotten-marks", Planted::ForgottenMarks),
-    ("wrong-cursor", Planted::WrongCursor),
-    ("forgotten-watch", Planted::ForgottenWatch),
-    ("no-open-rows", Planted::NoOpenRows),
-    ("passivated-twice", Planted::PassivatedTwice),
-    ("view-taken-back", Planted::ViewTakenBack),
-    ("revived", Planted::Revived),
-    ("compaction-drops-tail", Planted::CompactionDropsTail),
-    ("lost-wake-up", Planted::LostWakeUp),
+/// By name, and within how many seeds, from 0, it is found at the latest.
+pub const ALL: [(&str, Planted, u64); 16] = [
+    ("no-fence", Planted::NoFence, 10),
+    ("acknowledged-early", Planted::AcknowledgedEarly, 3),
+    ("shown-early", Planted::ShownEarly, 10),
+    ("not-replicated", Planted::NotReplicated, 5),
+    ("claim-not-replicated", Planted::ClaimNotReplicated, 20),
+    ("no-keys", Planted::NoKeys, 3),
+    ("no-partial-text", Planted::NoPartialText, 10),
+    ("forgotten-marks", Planted::ForgottenMarks, 3),
+    ("wrong-cursor", Planted::WrongCursor, 5),
+    ("forgotten-watch", Planted::ForgottenWatch, 5),
+    ("no-open-rows", Planted::NoOpenRows, 10),
+    ("passivated-twice", Planted::PassivatedTwice, 20),
+    ("view-taken-back", Planted::ViewTakenBack, 5),
+    ("revived", Planted::Revived, 5),
+    ("compaction-drops-tail", Planted::CompactionDropsTail, 5),
+    ("lost-wake-up", Planted::LostWakeUp, 15),
 ];
 
 pub fn named(name: &str) -> Option<Planted> {
-    ALL.into_iter().find(|(known, _)| *known == name).map(|(_, planted)| planted)
+    ALL.into_iter().find(|(known, ..)| *known == name).map(|(_, planted, _)| planted)
 }
 
 /// What a node writes that has this fault.

@@ -1,8 +1,18 @@
-//! The world's short form: some seeds, those that once failed, the same seed twice, and faults planted on purpose.
+//! The world's short form: some seeds, those that once failed, the same seed twice, faults planted on purpose, a plan that
+//! is cut down, and the scenarios.
 
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-fn run(arguments: &[&str]) -> Output {
+use klatch_world::scenarios;
+
+/// So many seeds are lived in every run of the tests.
+const SEEDS: &str = "0..300";
+
+/// So many are lived twice.
+const TWICE: u64 = 50;
+
+fn world(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_world")).args(arguments).output().expect("it can be started")
 }
 
@@ -11,12 +21,12 @@ fn said(output: &Output) -> String {
 }
 
 fn line_of(output: &Output, begins: &str) -> String {
-    said(output).lines().find(|line| line.starts_with(begins)).expect("it says so").to_owned()
+    said(output).lines().find(|line| line.starts_with(begins)).unwrap_or_else(|| panic!("{}", said(output))).to_owned()
 }
 
 #[test]
 fn the_first_seeds_keep_all_promises_and_meet_every_kind_of_fault() {
-    let output = run(&["run", "0..40"]);
+    let output = world(&["run", SEEDS]);
     assert!(output.status.success(), "{}", said(&output));
 }
 
@@ -24,51 +34,48 @@ fn the_first_seeds_keep_all_promises_and_meet_every_kind_of_fault() {
 fn what_failed_once_fails_no_more() {
     for line in include_str!("../regressions.txt").lines().filter(|line| !line.starts_with('#')) {
         let (seed, why) = line.split_once(' ').expect("a seed and why");
-        let output = run(&["replay", seed]);
+        let output = world(&["replay", seed]);
         assert!(output.status.success(), "{why}: {}", said(&output));
     }
 }
 
 #[test]
 fn a_seed_is_the_same_world_in_every_process() {
-    for seed in ["7", "11", "12"] {
-        let trace = || line_of(&run(&["replay", seed]), "trace");
-        assert_eq!(trace(), trace());
+    let next = AtomicU64::new(0);
+    let compare = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::SeqCst);
+            if seed >= TWICE {
+                return;
+            }
+            let trace = || line_of(&world(&["replay", &seed.to_string()]), "trace");
+            assert_eq!(trace(), trace(), "seed {seed}");
+        }
+    };
+    std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(compare))));
+}
+
+#[test]
+fn every_planted_fault_is_found_within_its_number_of_seeds() {
+    let output = world(&["planted"]);
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn a_plan_that_fails_is_cut_down_to_what_it_fails_of() {
+    let output = world(&["shrink", "0", "--planted", "wrong-cursor", "--tries", "60"]);
+    let last = said(&output).lines().last().expect("it says how to replay it").to_owned();
+    let command = last.split_once(" -- ").and_then(|(_, rest)| rest.split_once("   # ")).expect("a command").0;
+    let parts = command.split("--only=").nth(1).and_then(|rest| rest.split(' ').next()).expect("what stays");
+    assert!(parts.split(',').filter(|part| !part.is_empty()).count() <= 4, "{last}");
+    let again = world(&command.split(' ').collect::<Vec<_>>());
+    assert!(!again.status.success(), "{}", said(&again));
+}
+
+#[test]
+fn the_scenarios_keep_all_promises() {
+    for (name, _) in scenarios::ALL {
+        let output = world(&["run", "0..3", "--scenario", name]);
+        assert!(output.status.success(), "{name}: {}", said(&output));
     }
-}
-
-/// Says in which of so many seeds it was found at the latest.
-fn is_found(planted: &str, within: u64) {
-    let found = (0..within).any(|seed| !run(&["replay", &seed.to_string(), "--planted", planted]).status.success());
-    assert!(found, "{planted} is not found within {within} seeds");
-}
-
-#[test]
-fn a_store_without_a_fence_is_found_within_ten_seeds() {
-    is_found("no-fence", 10);
-}
-
-#[test]
-fn a_store_that_acknowledges_early_is_found_within_three_seeds() {
-    is_found("acknowledged-early", 3);
-}
-
-#[test]
-fn turns_without_keys_are_found_within_three_seeds() {
-    is_found("no-keys", 3);
-}
-
-#[test]
-fn a_takeover_without_the_partial_text_is_found_within_ten_seeds() {
-    is_found("no-partial-text", 10);
-}
-
-#[test]
-fn a_stream_that_repeats_is_found_within_three_seeds() {
-    is_found("forgotten-marks", 3);
-}
-
-#[test]
-fn unfinished_turns_without_rows_are_found_within_ten_seeds() {
-    is_found("no-open-rows", 10);
 }

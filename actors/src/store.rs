@@ -76,6 +76,14 @@ pub enum StoreError {
     Damaged(String),
 }
 
+/// By which a conversation with an unfinished turn is found when its owner is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OpenRow {
+    pub conversation: ConversationId,
+    /// Of the owner that wrote it.
+    pub epoch: u64,
+}
+
 pub trait Store: Send + Sync + 'static {
     /// Adds the entry and answers once it is durable. Gaps in `seq` are not the store's affair. Refused as fenced unless its position is above the log's last;
     /// the position 1-0 makes a log and needs that there is none, every other needs that there is one.
@@ -123,12 +131,14 @@ pub trait Store: Send + Sync + 'static {
     ) -> Stored<'_, Vec<IndexRow>>;
 
     /// The conversation may have an unfinished turn. A row too many is harmless.
-    fn open_add(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()>;
+    fn open_add(&self, shard: Shard, row: OpenRow) -> Stored<'_, ()>;
 
-    fn open_remove(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()>;
+    /// Removes the conversation's rows of this epoch and all before it: one that is done late, when its sender has given
+    /// it up long ago, takes nothing from the owners after it.
+    fn open_remove(&self, shard: Shard, upto: OpenRow) -> Stored<'_, ()>;
 
-    /// At most `limit` rows of the shard, by id, behind `after`.
-    fn open(&self, shard: Shard, after: Option<ConversationId>, limit: usize) -> Stored<'_, Vec<ConversationId>>;
+    /// At most `limit` rows of the shard, by id and epoch, behind `after`.
+    fn open(&self, shard: Shard, after: Option<OpenRow>, limit: usize) -> Stored<'_, Vec<OpenRow>>;
 
     /// The conversation is to be looked at then, whether it has expired.
     fn due_add(&self, at_ms: u64, conversation: ConversationId) -> Stored<'_, ()>;

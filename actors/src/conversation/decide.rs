@@ -130,10 +130,10 @@ pub enum Effect<R> {
     },
     /// Write a row by itself.
     Write(Row),
-    /// Remove the row that says that a turn may be open, and tell when that is over, done or not. Where the log does not end
-    /// so any more, the row is another owner's: it is put back.
+    /// Remove the rows that say that a turn may be open, and tell when that is over, done or not. Where the log does not end
+    /// so any more, they are put back.
     RemoveOpenRow {
-        end: Option<LogEnd>,
+        end: LogEnd,
     },
     /// Find out whether an append of unknown outcome was written.
     ReadEnd,
@@ -193,8 +193,8 @@ pub enum GivenUp {
 pub enum Row {
     Index(IndexRow),
     Unindex(IndexRow),
-    Open,
-    NotOpen,
+    Open { epoch: u64 },
+    NotOpen { epoch: u64 },
     Due { at_ms: u64 },
 }
 

@@ -145,7 +145,8 @@ impl<R> Serving<R> {
             self.answer_at_once(now_ms, turn);
         } else if !self.open_row {
             self.open_row = true;
-            self.staged.rows.push(Row::Open);
+            let epoch = self.next_position().epoch;
+            self.staged.rows.push(Row::Open { epoch });
         }
     }
 

@@ -55,7 +55,7 @@ impl<R> Serving<R> {
         });
         let marks = self.state.open.iter().map(|turn| (turn.accepted.turn, turn.mark())).chain(over).collect();
         let (before, after): (Vec<Row>, Vec<Row>) =
-            staged.rows.into_iter().partition(|row| !matches!(row, Row::Unindex(_) | Row::NotOpen));
+            staged.rows.into_iter().partition(|row| !matches!(row, Row::Unindex(_) | Row::NotOpen { .. }));
         self.saving = Saving::Append(InFlight {
             entry: entry.clone(),
             sent_again: false,
@@ -70,7 +70,7 @@ impl<R> Serving<R> {
         self.out.push(Effect::Append { entry, rows: before, traced });
     }
 
-    fn next_position(&self) -> Position {
+    pub(super) fn next_position(&self) -> Position {
         self.end.map_or(Position { epoch: 1, seq: 0 }, |end| end.position.next())
     }
 
@@ -215,9 +215,11 @@ impl<R> Serving<R> {
         for watcher in std::mem::take(&mut self.watchers) {
             self.out.push(Effect::Reply(watcher.reply, Ok(Answer::NotOpen)));
         }
-        if std::mem::take(&mut self.open_row) | std::mem::take(&mut self.stale_row) {
+        let has_row = std::mem::take(&mut self.open_row) | std::mem::take(&mut self.stale_row);
+        // A row of a log that was never begun stays: whoever begins it may be writing its own.
+        if let Some(end) = self.end.filter(|_| has_row) {
             self.removing_row = true;
-            self.out.push(Effect::RemoveOpenRow { end: self.end });
+            self.out.push(Effect::RemoveOpenRow { end });
         }
         if !self.removing_row {
             self.out.push(Effect::Closed);

@@ -19,7 +19,7 @@ use crate::peers::PeerId;
 use crate::reader::{Page, Reader};
 use crate::request::{Answer, Missing, Refusal};
 use crate::responder::{ResponderError, Said};
-use crate::store::{Compaction, LogEnd, Order, Store, StoreError};
+use crate::store::{Compaction, LogEnd, OpenRow, Order, Store, StoreError};
 use crate::trace::Traced;
 
 /// Claims are raced for only by owners that disagree on the view; who loses so often lets the other have it.
@@ -208,16 +208,12 @@ pub(super) async fn write(store: Arc<dyn Store>, conversation: ConversationId, r
     }
 }
 
-pub(super) async fn remove_open_row(
-    myself: Me,
-    store: Arc<dyn Store>,
-    conversation: ConversationId,
-    end: Option<LogEnd>,
-) {
-    write(store.clone(), conversation, Row::NotOpen).await;
-    // Another owner may have written it meanwhile, for a turn of its own. A row too many is harmless.
-    if store.log_end(conversation).await != Ok(end) {
-        write(store, conversation, Row::Open).await;
+pub(super) async fn remove_open_row(myself: Me, store: Arc<dyn Store>, conversation: ConversationId, end: LogEnd) {
+    let epoch = end.position.epoch;
+    write(store.clone(), conversation, Row::NotOpen { epoch }).await;
+    // A store that went back has lost the turn's end: it is open again. A row too many is harmless.
+    if store.log_end(conversation).await != Ok(Some(end)) {
+        write(store, conversation, Row::Open { epoch }).await;
     }
     report(&myself, Input::OpenRowRemoved);
 }
@@ -226,8 +222,8 @@ async fn write_row(store: &dyn Store, conversation: ConversationId, row: Row) ->
     match row {
         Row::Index(row) => store.index_add(row).await,
         Row::Unindex(row) => store.index_remove(row).await,
-        Row::Open => store.open_add(conversation.shard(), conversation).await,
-        Row::NotOpen => store.open_remove(conversation.shard(), conversation).await,
+        Row::Open { epoch } => store.open_add(conversation.shard(), OpenRow { conversation, epoch }).await,
+        Row::NotOpen { epoch } => store.open_remove(conversation.shard(), OpenRow { conversation, epoch }).await,
         Row::Due { at_ms } => store.due_add(at_ms, conversation).await,
     }
 }

@@ -312,8 +312,8 @@ fn show_row(row: &Row) -> &'static str {
     match row {
         Row::Index(_) => "index",
         Row::Unindex(_) => "unindex",
-        Row::Open => "open",
-        Row::NotOpen => "not-open",
+        Row::Open { .. } => "open",
+        Row::NotOpen { .. } => "not-open",
         Row::Due { .. } => "due",
     }
 }

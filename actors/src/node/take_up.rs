@@ -17,7 +17,7 @@ use super::{Handle, ROWS_AT_ONCE};
 use crate::membership::view::View;
 use crate::peers::PeerId;
 use crate::request::Request;
-use crate::store::{Store, StoreError};
+use crate::store::{OpenRow, Store, StoreError};
 
 /// Unfinished turns that could not be looked for are looked for again so much later.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -98,9 +98,13 @@ async fn take_up_shard(
     let mut after = None;
     loop {
         let rows = store.open(shard, after, ROWS_AT_ONCE).await?;
+        let mut before = after.map(|row: OpenRow| row.conversation);
         after = rows.last().copied();
-        for conversation in &rows {
-            wake(handle, *conversation, room).await;
+        for OpenRow { conversation, .. } in &rows {
+            // Several owners may have left a row each.
+            if before.replace(*conversation) != Some(*conversation) {
+                wake(handle, *conversation, room).await;
+            }
         }
         if rows.len() < ROWS_AT_ONCE {
             return Ok(());

@@ -13,7 +13,7 @@ use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Position, Shard,
 use tokio::task::JoinSet;
 
 use self::samples::{accepted, claim, created, delta, entry, every_event, finished_turn, row, snapshot_entry};
-use super::{Compaction, IndexRow, LogEnd, Order, Store, StoreError};
+use super::{Compaction, IndexRow, LogEnd, OpenRow, Order, Store, StoreError};
 
 /// Operations of the random check.
 pub const OPERATIONS: usize = 10_000;
@@ -38,6 +38,7 @@ pub async fn suite(make: impl AsyncFn() -> Arc<dyn Store>) {
     the_index_keeps_its_subjects_apart(&*make().await).await;
     the_index_pages_both_ways(&*make().await).await;
     open_rows_stay_in_their_shard(&*make().await).await;
+    an_open_row_is_removed_with_those_before_it_and_none_after(&*make().await).await;
     due_rows_come_oldest_first(&*make().await).await;
     for seed in [1, u64::from_be_bytes(klatch_protocol::ids::random_bytes()[..8].try_into().expect("8 of 16 bytes"))] {
         random_operations(&*make().await, seed, OPERATIONS / 2).await;
@@ -396,22 +397,37 @@ async fn the_index_pages_both_ways(store: &dyn Store) {
 }
 
 async fn open_rows_stay_in_their_shard(store: &dyn Store) {
-    let ids: Vec<ConversationId> = [0, 1, 9, 0xfe, 0xff].map(|n| ConversationId([n; 16])).into();
+    let row = |n: u8| OpenRow { conversation: ConversationId([n; 16]), epoch: u64::from(n) };
+    let rows: Vec<OpenRow> = [0, 1, 9, 0xfe, 0xff].map(row).into();
     for shard in [Shard(0), Shard(1), Shard(255), Shard(256), Shard(1023)] {
-        for id in ids.iter().rev().chain(&ids[..2]) {
-            assert_eq!(store.open_add(shard, *id).await, Ok(()));
+        for row in rows.iter().rev().chain(&rows[..2]) {
+            assert_eq!(store.open_add(shard, *row).await, Ok(()));
         }
     }
     for _ in 0..2 {
-        assert_eq!(store.open_remove(Shard(1), ids[2]).await, Ok(()));
+        assert_eq!(store.open_remove(Shard(1), rows[2]).await, Ok(()));
     }
     let page = async |shard, after, limit| store.open(Shard(shard), after, limit).await.expect("it can be read");
-    assert_eq!(page(0, None, 100).await, ids);
-    assert_eq!(page(255, None, 2).await, ids[..2]);
-    assert_eq!(page(256, Some(ids[1]), 2).await, ids[2..4]);
-    assert_eq!(page(1023, Some(ids[4]), 2).await, []);
-    assert_eq!(page(1, None, 100).await, [ids[0], ids[1], ids[3], ids[4]]);
+    assert_eq!(page(0, None, 100).await, rows);
+    assert_eq!(page(255, None, 2).await, rows[..2]);
+    assert_eq!(page(256, Some(rows[1]), 2).await, rows[2..4]);
+    assert_eq!(page(1023, Some(rows[4]), 2).await, []);
+    assert_eq!(page(1, None, 100).await, [rows[0], rows[1], rows[3], rows[4]]);
     assert_eq!(page(2, None, 100).await, []);
+}
+
+async fn an_open_row_is_removed_with_those_before_it_and_none_after(store: &dyn Store) {
+    let row = |id: u8, epoch| OpenRow { conversation: ConversationId([id; 16]), epoch };
+    let shard = Shard(7);
+    for row in [row(1, 1), row(1, 2), row(1, 3), row(1, 256), row(1, u64::MAX), row(2, 1), row(0, 5)] {
+        assert_eq!(store.open_add(shard, row).await, Ok(()));
+    }
+    assert_eq!(store.open_remove(shard, row(1, 3)).await, Ok(()));
+    let left = [row(0, 5), row(1, 256), row(1, u64::MAX), row(2, 1)];
+    assert_eq!(store.open(shard, None, 100).await, Ok(left.to_vec()));
+    assert_eq!(store.open(shard, Some(row(1, 256)), 1).await, Ok(vec![row(1, u64::MAX)]));
+    assert_eq!(store.open_remove(shard, row(1, u64::MAX)).await, Ok(()));
+    assert_eq!(store.open(shard, None, 100).await, Ok(vec![row(0, 5), row(2, 1)]));
 }
 
 async fn due_rows_come_oldest_first(store: &dyn Store) {

@@ -12,7 +12,7 @@ use klatch_protocol::state::{ItemRow, Settled};
 use klatch_protocol::{ConversationId, Entry, Shard, Turn};
 use serde::de::DeserializeOwned;
 
-use super::{Compaction, IndexRow, Log, LogEnd, Order, Store, StoreError, Stored, fence, hidden};
+use super::{Compaction, IndexRow, Log, LogEnd, OpenRow, Order, Store, StoreError, Stored, fence, hidden};
 
 /// Locks over which the conversations are spread, so that appends to different ones seldom meet.
 const PARTS: usize = 64;
@@ -37,7 +37,7 @@ struct Conversation {
 #[derive(Clone, Default)]
 struct Rows {
     index: BTreeMap<(String, String), BTreeSet<(u64, ConversationId)>>,
-    open: BTreeSet<(Shard, ConversationId)>,
+    open: BTreeSet<(Shard, OpenRow)>,
     due: BTreeSet<(u64, ConversationId)>,
 }
 
@@ -254,28 +254,27 @@ impl Store for MemoryStore {
         Box::pin(async move { Ok(self.index_now(&(tenant, subject), after, order, limit)) })
     }
 
-    fn open_add(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
+    fn open_add(&self, shard: Shard, row: OpenRow) -> Stored<'_, ()> {
         Box::pin(async move {
-            lock(&self.rows).open.insert((shard, conversation));
+            lock(&self.rows).open.insert((shard, row));
             Ok(())
         })
     }
 
-    fn open_remove(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
+    fn open_remove(&self, shard: Shard, upto: OpenRow) -> Stored<'_, ()> {
         Box::pin(async move {
-            lock(&self.rows).open.remove(&(shard, conversation));
+            let gone = |row: &OpenRow| row.conversation == upto.conversation && row.epoch <= upto.epoch;
+            lock(&self.rows).open.retain(|(of, row)| *of != shard || !gone(row));
             Ok(())
         })
     }
 
-    fn open(&self, shard: Shard, after: Option<ConversationId>, limit: usize) -> Stored<'_, Vec<ConversationId>> {
+    fn open(&self, shard: Shard, after: Option<OpenRow>, limit: usize) -> Stored<'_, Vec<OpenRow>> {
         Box::pin(async move {
-            let from = match after {
-                Some(after) => Bound::Excluded((shard, after)),
-                None => Bound::Included((shard, ConversationId([0; 16]))),
-            };
-            let to = Bound::Included((shard, ConversationId([0xff; 16])));
-            Ok(lock(&self.rows).open.range((from, to)).take(limit).map(|(_, conversation)| *conversation).collect())
+            let row = |id, epoch| (shard, OpenRow { conversation: ConversationId([id; 16]), epoch });
+            let from = after.map_or(Bound::Included(row(0, 0)), |after| Bound::Excluded((shard, after)));
+            let to = Bound::Included(row(0xff, u64::MAX));
+            Ok(lock(&self.rows).open.range((from, to)).take(limit).map(|(_, row)| *row).collect())
         })
     }
 

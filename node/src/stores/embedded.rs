@@ -25,7 +25,7 @@ use std::time::Instant;
 use arc_swap::ArcSwapOption;
 use futures::future::BoxFuture;
 use klatch_actors::Store;
-use klatch_actors::store::{Compaction, IndexRow, Log, LogEnd, Order, StoreError, Stored};
+use klatch_actors::store::{Compaction, IndexRow, Log, LogEnd, OpenRow, Order, StoreError, Stored};
 use klatch_protocol::state::ItemRow;
 use klatch_protocol::{ConversationId, Entry, Shard, Turn};
 use tokio::sync::{Semaphore, oneshot};
@@ -236,15 +236,21 @@ impl Store for Embedded {
         Box::pin(self.read(Operation::ReadRows, read))
     }
 
-    fn open_add(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
-        Box::pin(self.row(keys::open_row(shard, conversation), true))
+    fn open_add(&self, shard: Shard, row: OpenRow) -> Stored<'_, ()> {
+        Box::pin(self.row(keys::open_row(shard, row), true))
     }
 
-    fn open_remove(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
-        Box::pin(self.row(keys::open_row(shard, conversation), false))
+    fn open_remove(&self, shard: Shard, upto: OpenRow) -> Stored<'_, ()> {
+        Box::pin(async move {
+            let read = move |engine: &Engine| read::open_rows_upto(engine, shard, upto);
+            for key in self.read(Operation::ReadRows, read).await? {
+                self.row(key, false).await?;
+            }
+            Ok(())
+        })
     }
 
-    fn open(&self, shard: Shard, after: Option<ConversationId>, limit: usize) -> Stored<'_, Vec<ConversationId>> {
+    fn open(&self, shard: Shard, after: Option<OpenRow>, limit: usize) -> Stored<'_, Vec<OpenRow>> {
         Box::pin(self.read(Operation::ReadRows, move |engine| read::open(engine, shard, after, limit)))
     }
 

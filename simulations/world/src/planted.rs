@@ -7,7 +7,7 @@ use std::time::Duration;
 use klatch_actors::Request;
 use klatch_actors::gateway::forward::{Forwarded, ToPeer};
 use klatch_actors::responder::Ask;
-use klatch_actors::store::Compaction;
+use klatch_actors::store::{Compaction, OpenRow};
 use klatch_protocol::{Entry, Event, Position, envelope};
 
 use crate::dice::Dice;
@@ -140,6 +140,11 @@ pub fn is_forgotten(planted: Option<Planted>, sealed: &[u8]) -> bool {
         Ok(ToPeer::Load | ToPeer::Spent(_)) | Err(_) => false,
     };
     planted == Some(Planted::ForgottenWatch) && is_watch()
+}
+
+/// Takes away what later owners wrote, too.
+pub fn as_if_the_last(upto: OpenRow) -> OpenRow {
+    OpenRow { epoch: u64::MAX, ..upto }
 }
 
 /// Until a passivation comes for the second time, and the third, and so on.

@@ -13,7 +13,7 @@ use futures::FutureExt;
 use klatch_actors::membership::views::memory::MemoryViews;
 use klatch_actors::membership::views::{Beat, Still, Views};
 use klatch_actors::store::memory::MemoryStore;
-use klatch_actors::store::{Compaction, IndexRow, Store, StoreError};
+use klatch_actors::store::{Compaction, IndexRow, OpenRow, Store, StoreError};
 use klatch_protocol::view::{Row, ViewTable};
 use klatch_protocol::{ConversationId, Entry, Shard};
 use tokio::sync::{Notify, watch};
@@ -30,8 +30,8 @@ pub enum Write {
     Compact(ConversationId, Arc<Compaction>),
     IndexAdd(IndexRow),
     IndexRemove(IndexRow),
-    OpenAdd(Shard, ConversationId),
-    OpenRemove(Shard, ConversationId),
+    OpenAdd(Shard, OpenRow),
+    OpenRemove(Shard, OpenRow),
     DueAdd(u64, ConversationId),
     DueRemove(u64, ConversationId),
     Join(String, Row),
@@ -283,8 +283,8 @@ fn done(held: &Held, write: &Write) -> Result<Written, StoreError> {
             Write::Compact(id, compaction) => store.compact(id, (*compaction).clone()).await.map(|()| Written::Done),
             Write::IndexAdd(row) => store.index_add(row).await.map(|()| Written::Done),
             Write::IndexRemove(row) => store.index_remove(row).await.map(|()| Written::Done),
-            Write::OpenAdd(shard, id) => store.open_add(shard, id).await.map(|()| Written::Done),
-            Write::OpenRemove(shard, id) => store.open_remove(shard, id).await.map(|()| Written::Done),
+            Write::OpenAdd(shard, row) => store.open_add(shard, row).await.map(|()| Written::Done),
+            Write::OpenRemove(shard, upto) => store.open_remove(shard, upto).await.map(|()| Written::Done),
             Write::DueAdd(at_ms, id) => store.due_add(at_ms, id).await.map(|()| Written::Done),
             Write::DueRemove(at_ms, id) => store.due_remove(at_ms, id).await.map(|()| Written::Done),
             Write::Join(name, row) => whether(views.join(name, row).await),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use klatch_actors::store::{Compaction, IndexRow, Log, LogEnd, Order, Store, StoreError, Stored, goes_on};
+use klatch_actors::store::{Compaction, IndexRow, Log, LogEnd, OpenRow, Order, Store, StoreError, Stored, goes_on};
 use klatch_protocol::state::ItemRow;
 use klatch_protocol::{ConversationId, Entry, Shard, Turn};
 use tokio::sync::oneshot;
@@ -290,26 +290,26 @@ impl Store for SimulatedStore {
         })
     }
 
-    fn open_add(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
-        self.write(Kind::Row, Write::OpenAdd(shard, conversation))
+    fn open_add(&self, shard: Shard, row: OpenRow) -> Stored<'_, ()> {
+        self.write(Kind::Row, Write::OpenAdd(shard, row))
     }
 
-    fn open_remove(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
-        self.shared.trace(format_args!("not open {conversation}"));
+    fn open_remove(&self, shard: Shard, upto: OpenRow) -> Stored<'_, ()> {
+        self.shared.trace(format_args!("not open {upto:?}"));
         if self.shared.planted == Some(Planted::PassivatedTwice) {
             for again in planted::passivations(&self.dice) {
                 let later = self.clone();
                 tokio::spawn(async move {
                     sleep(again).await;
-                    drop(later.write(Kind::Row, Write::OpenRemove(shard, conversation)).await);
+                    drop(later.write(Kind::Row, Write::OpenRemove(shard, planted::as_if_the_last(upto))).await);
                 });
             }
         }
-        self.write(Kind::Row, Write::OpenRemove(shard, conversation))
+        self.write(Kind::Row, Write::OpenRemove(shard, upto))
     }
 
     /// At once: a node that starts reads a thousand of them one after the other, and they are only read.
-    fn open(&self, shard: Shard, after: Option<ConversationId>, limit: usize) -> Stored<'_, Vec<ConversationId>> {
+    fn open(&self, shard: Shard, after: Option<OpenRow>, limit: usize) -> Stored<'_, Vec<OpenRow>> {
         Box::pin(async move {
             self.line.pass().await.map_err(dead)?;
             let term = self.redis.progress().borrow().term;

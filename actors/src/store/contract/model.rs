@@ -8,7 +8,7 @@ use klatch_protocol::envelope::seal;
 use klatch_protocol::state::{ItemRow, Settled};
 use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Position, Shard, State, Turn};
 
-use super::super::{Compaction, IndexRow, Log, LogEnd, Order, Store, StoreError, hidden, is_snapshot};
+use super::super::{Compaction, IndexRow, Log, LogEnd, OpenRow, Order, Store, StoreError, hidden, is_snapshot};
 use super::samples::{Dice, entry, finished_turn, row, snapshot_entry};
 
 /// Few of each, so that operations meet.
@@ -31,9 +31,9 @@ pub enum Operation {
     IndexAdd(IndexRow),
     IndexRemove(IndexRow),
     Index { tenant: String, subject: String, after: Option<(u64, ConversationId)>, order: Order, limit: usize },
-    OpenAdd(Shard, ConversationId),
-    OpenRemove(Shard, ConversationId),
-    Open(Shard, Option<ConversationId>, usize),
+    OpenAdd(Shard, OpenRow),
+    OpenRemove(Shard, OpenRow),
+    Open(Shard, Option<OpenRow>, usize),
     DueAdd(u64, ConversationId),
     DueRemove(u64, ConversationId),
     Due(u64, usize),
@@ -51,7 +51,7 @@ pub enum Outcome {
     Ordinal(Option<u64>),
     Turn(Option<Box<Turn>>),
     Index(Vec<IndexRow>),
-    Open(Vec<ConversationId>),
+    Open(Vec<OpenRow>),
     Due(Vec<(u64, ConversationId)>),
 }
 
@@ -61,7 +61,7 @@ pub struct Model {
     items: BTreeMap<(ConversationId, u64), ItemRow>,
     turns: BTreeMap<(ConversationId, u64), Turn>,
     index: BTreeSet<(String, String, u64, ConversationId)>,
-    open: BTreeSet<(Shard, ConversationId)>,
+    open: BTreeSet<(Shard, OpenRow)>,
     due: BTreeSet<(u64, ConversationId)>,
 }
 
@@ -86,12 +86,8 @@ impl Operation {
             Self::Index { tenant, subject, after, order, limit } => {
                 outcome(store.index(tenant, subject, after, order, limit).await, Outcome::Index)
             }
-            Self::OpenAdd(shard, conversation) => {
-                outcome(store.open_add(shard, conversation).await, |()| Outcome::Done)
-            }
-            Self::OpenRemove(shard, conversation) => {
-                outcome(store.open_remove(shard, conversation).await, |()| Outcome::Done)
-            }
+            Self::OpenAdd(shard, row) => outcome(store.open_add(shard, row).await, |()| Outcome::Done),
+            Self::OpenRemove(shard, upto) => outcome(store.open_remove(shard, upto).await, |()| Outcome::Done),
             Self::Open(shard, after, limit) => outcome(store.open(shard, after, limit).await, Outcome::Open),
             Self::DueAdd(at, conversation) => outcome(store.due_add(at, conversation).await, |()| Outcome::Done),
             Self::DueRemove(at, conversation) => outcome(store.due_remove(at, conversation).await, |()| Outcome::Done),
@@ -138,12 +134,13 @@ impl Model {
             Operation::Index { tenant, subject, after, order, limit } => {
                 Outcome::Index(self.index(&tenant, &subject, after, order, limit))
             }
-            Operation::OpenAdd(shard, conversation) => {
-                self.open.insert((shard, conversation));
+            Operation::OpenAdd(shard, row) => {
+                self.open.insert((shard, row));
                 Outcome::Done
             }
-            Operation::OpenRemove(shard, conversation) => {
-                self.open.remove(&(shard, conversation));
+            Operation::OpenRemove(shard, upto) => {
+                let gone = |row: &OpenRow| row.conversation == upto.conversation && row.epoch <= upto.epoch;
+                self.open.retain(|(of, row)| *of != shard || !gone(row));
                 Outcome::Done
             }
             Operation::Open(shard, after, limit) => {
@@ -252,6 +249,7 @@ impl Model {
         let conversation = id(dice);
         let (at, shard, limit) = (dice.below(TIMES), Shard(dice.below(SHARDS) as u16), dice.below(7) as usize);
         let order = if dice.chance(50) { Order::Ascending } else { Order::Descending };
+        let open_row = OpenRow { conversation, epoch: dice.below(3) as u64 };
         match dice.below(100) {
             0..30 => Operation::Append(conversation, Arc::new(self.next_entry(conversation, dice))),
             30..38 => Operation::Compact(conversation, self.next_compaction(conversation, dice)),
@@ -270,9 +268,9 @@ impl Model {
                 let after = dice.chance(60).then_some((at, conversation));
                 Operation::Index { tenant, subject, after, order, limit }
             }
-            82..86 => Operation::OpenAdd(shard, conversation),
-            86..89 => Operation::OpenRemove(shard, conversation),
-            89..92 => Operation::Open(shard, dice.chance(50).then_some(conversation), limit),
+            82..86 => Operation::OpenAdd(shard, open_row),
+            86..89 => Operation::OpenRemove(shard, open_row),
+            89..92 => Operation::Open(shard, dice.chance(50).then_some(open_row), limit),
             92..95 => Operation::DueAdd(at, conversation),
             95..97 => Operation::DueRemove(at, conversation),
             _ => Operation::Due(at, limit),

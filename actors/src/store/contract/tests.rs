@@ -107,15 +107,15 @@ impl Store for Broken {
         self.good.index(tenant, subject, after, order, limit)
     }
 
-    fn open_add(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
-        self.good.open_add(shard, conversation)
+    fn open_add(&self, shard: Shard, row: OpenRow) -> Stored<'_, ()> {
+        self.good.open_add(shard, row)
     }
 
-    fn open_remove(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
-        self.good.open_remove(shard, conversation)
+    fn open_remove(&self, shard: Shard, upto: OpenRow) -> Stored<'_, ()> {
+        self.good.open_remove(shard, upto)
     }
 
-    fn open(&self, shard: Shard, after: Option<ConversationId>, limit: usize) -> Stored<'_, Vec<ConversationId>> {
+    fn open(&self, shard: Shard, after: Option<OpenRow>, limit: usize) -> Stored<'_, Vec<OpenRow>> {
         self.good.open(shard, after, limit)
     }
 

@@ -15,7 +15,7 @@
 //!
 //! Integers are big-endian. Names are hashed (SHA-256) so that no name can be made that reaches into another's rows.
 
-use klatch_actors::store::{IndexRow, LogEnd, StoreError};
+use klatch_actors::store::{IndexRow, LogEnd, OpenRow, StoreError};
 use klatch_protocol::envelope::{open, seal};
 use klatch_protocol::{ClaimToken, ConversationId, Entry, Position, Shard};
 use serde::Serialize;
@@ -72,8 +72,14 @@ pub fn index(row: &IndexRow) -> Vec<u8> {
     dated(&subject(&row.tenant, &row.subject), row.created_at_ms, row.conversation)
 }
 
-pub fn open_row(shard: Shard, conversation: ConversationId) -> Vec<u8> {
-    [&open_shard(shard)[..], &conversation.0].concat()
+pub fn open_row(shard: Shard, row: OpenRow) -> Vec<u8> {
+    [&open_shard(shard)[..], &row.conversation.0, &row.epoch.to_be_bytes()].concat()
+}
+
+pub fn open_row_of(key: &[u8]) -> Result<OpenRow, StoreError> {
+    let (conversation, epoch) =
+        key.split_last_chunk::<8>().ok_or_else(|| damaged("a row of an unfinished turn is cut off"))?;
+    Ok(OpenRow { conversation: conversation_of(conversation)?, epoch: u64::from_be_bytes(*epoch) })
 }
 
 pub fn open_shard(shard: Shard) -> [u8; 3] {

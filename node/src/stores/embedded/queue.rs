@@ -164,6 +164,7 @@ pub fn answer(acks: Vec<Ack>, error: &StoreError) {
 
 #[cfg(test)]
 mod tests {
+    use klatch_actors::store::OpenRow;
     use klatch_protocol::{ConversationId, Shard};
 
     use super::super::keys;
@@ -171,7 +172,10 @@ mod tests {
 
     fn job(bytes: usize) -> (Job, oneshot::Receiver<Result<bool, StoreError>>) {
         let (ack, answer) = oneshot::channel();
-        let change = Change::Row { key: keys::open_row(Shard(0), ConversationId([0; 16])), add: true };
+        let change = Change::Row {
+            key: keys::open_row(Shard(0), OpenRow { conversation: ConversationId([0; 16]), epoch: 1 }),
+            add: true,
+        };
         (Job { change, bytes, ack }, answer)
     }
 

@@ -4,7 +4,7 @@
 use std::ops::Bound;
 
 use fjall::{Guard, Iter, Readable};
-use klatch_actors::store::{IndexRow, Log, Order, StoreError, is_snapshot};
+use klatch_actors::store::{IndexRow, Log, OpenRow, Order, StoreError, is_snapshot};
 use klatch_protocol::state::ItemRow;
 use klatch_protocol::{ConversationId, Position, Shard, Turn};
 
@@ -91,14 +91,21 @@ pub fn index(
 
 const LAST_ID: ConversationId = ConversationId([0xff; 16]);
 
-pub fn open(engine: &Engine, shard: Shard, after: Option<ConversationId>, limit: usize) -> Read<Vec<ConversationId>> {
+pub fn open(engine: &Engine, shard: Shard, after: Option<OpenRow>, limit: usize) -> Read<Vec<OpenRow>> {
     let low = match after {
         Some(after) => Bound::Excluded(keys::open_row(shard, after)),
         None => Bound::Included(keys::open_shard(shard).to_vec()),
     };
-    let high = Bound::Included(keys::open_row(shard, LAST_ID));
-    let read = |guard: Guard| keys::conversation_of(&guard.key().map_err(read_error)?);
+    let high = Bound::Included(keys::open_row(shard, OpenRow { conversation: LAST_ID, epoch: u64::MAX }));
+    let read = |guard: Guard| keys::open_row_of(&guard.key().map_err(read_error)?);
     page(engine.rows.range::<Key, _>((low, high)), Order::Ascending, limit, read)
+}
+
+/// The keys of the conversation's rows of this epoch and before.
+pub fn open_rows_upto(engine: &Engine, shard: Shard, upto: OpenRow) -> Read<Vec<Key>> {
+    let (low, high) = (keys::open_row(shard, OpenRow { epoch: 0, ..upto }), keys::open_row(shard, upto));
+    let read = |guard: Guard| Ok(guard.key().map_err(read_error)?.to_vec());
+    page(engine.rows.range::<Key, _>(low..=high), Order::Ascending, usize::MAX, read)
 }
 
 pub fn due(engine: &Engine, now_ms: u64, limit: usize) -> Read<Vec<(u64, ConversationId)>> {

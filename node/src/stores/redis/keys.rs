@@ -15,7 +15,7 @@
 
 use std::fmt::Write;
 
-use klatch_actors::store::StoreError;
+use klatch_actors::store::{OpenRow, StoreError};
 use klatch_protocol::envelope::open;
 use klatch_protocol::{ConversationId, Position, Shard};
 use serde::de::DeserializeOwned;
@@ -99,6 +99,16 @@ pub fn dated(at_ms: u64, conversation: ConversationId) -> Vec<u8> {
 pub fn date_of(member: &[u8]) -> Result<(u64, ConversationId), StoreError> {
     let (at_ms, conversation) = number_and_rest(member)?;
     Ok((at_ms, conversation_of(conversation)?))
+}
+
+pub fn open_row(row: OpenRow) -> Vec<u8> {
+    [&row.conversation.0[..], &row.epoch.to_be_bytes()].concat()
+}
+
+pub fn open_row_of(member: &[u8]) -> Result<OpenRow, StoreError> {
+    let (conversation, epoch) =
+        member.split_last_chunk::<8>().ok_or_else(|| damaged("a row of an unfinished turn is cut off"))?;
+    Ok(OpenRow { conversation: conversation_of(conversation)?, epoch: u64::from_be_bytes(*epoch) })
 }
 
 pub fn conversation_of(bytes: &[u8]) -> Result<ConversationId, StoreError> {

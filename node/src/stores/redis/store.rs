@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ::redis::{Cmd, cmd};
 use klatch_actors::Store;
-use klatch_actors::store::{Compaction, IndexRow, Log, LogEnd, Order, StoreError, Stored};
+use klatch_actors::store::{Compaction, IndexRow, Log, LogEnd, OpenRow, Order, StoreError, Stored};
 use klatch_protocol::envelope::seal;
 use klatch_protocol::state::ItemRow;
 use klatch_protocol::{ConversationId, Entry, Position, Shard, Turn};
@@ -127,11 +127,11 @@ impl RedisStore {
         })
     }
 
-    async fn read_open(&self, shard: Shard, after: Option<ConversationId>, limit: usize) -> Done<Vec<ConversationId>> {
+    async fn read_open(&self, shard: Shard, after: Option<OpenRow>, limit: usize) -> Done<Vec<OpenRow>> {
         let key = self.keys.open(shard);
-        let low = after.map_or_else(|| b"-".to_vec(), |after| excluding(&after.0));
+        let low = after.map_or_else(|| b"-".to_vec(), |after| excluding(&keys::open_row(after)));
         let page = self.plain_read(&key, read::page_command(&key, &low, b"+", Order::Ascending, limit)).await?;
-        read::members(page, keys::conversation_of)
+        read::members(page, keys::open_row_of)
     }
 
     async fn read_due(&self, now_ms: u64, limit: usize) -> Done<Vec<(u64, ConversationId)>> {
@@ -228,15 +228,18 @@ impl Store for RedisStore {
         Box::pin(self.timed(Operation::ReadRows, self.read_index(tenant, subject, after, order, limit)))
     }
 
-    fn open_add(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
-        Box::pin(self.timed(Operation::WriteRow, self.add_row(self.keys.open(shard), conversation.0.to_vec())))
+    fn open_add(&self, shard: Shard, row: OpenRow) -> Stored<'_, ()> {
+        Box::pin(self.timed(Operation::WriteRow, self.add_row(self.keys.open(shard), keys::open_row(row))))
     }
 
-    fn open_remove(&self, shard: Shard, conversation: ConversationId) -> Stored<'_, ()> {
-        Box::pin(self.timed(Operation::WriteRow, self.remove_row(self.keys.open(shard), conversation.0.to_vec())))
+    fn open_remove(&self, shard: Shard, upto: OpenRow) -> Stored<'_, ()> {
+        let key = self.keys.open(shard);
+        let (low, high) = (keys::open_row(OpenRow { epoch: 0, ..upto }), keys::open_row(upto));
+        let command = cmd("ZREMRANGEBYLEX").arg(&key).arg(including(&low)).arg(including(&high)).take();
+        Box::pin(self.timed(Operation::WriteRow, async move { self.write_row(&key, command).await }))
     }
 
-    fn open(&self, shard: Shard, after: Option<ConversationId>, limit: usize) -> Stored<'_, Vec<ConversationId>> {
+    fn open(&self, shard: Shard, after: Option<OpenRow>, limit: usize) -> Stored<'_, Vec<OpenRow>> {
         Box::pin(self.timed(Operation::ReadRows, self.read_open(shard, after, limit)))
     }
 

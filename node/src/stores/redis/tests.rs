@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use klatch_actors::Store;
 use klatch_actors::membership::views::{Views, contract as views_contract};
-use klatch_actors::store::contract;
+use klatch_actors::store::{OpenRow, contract};
 use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Position};
 
 use super::redis_server::RedisServer;
@@ -316,7 +316,7 @@ async fn until_master(server: &RedisServer) {
 /// Rows can be written again, so they show when the replicas of all slots are there.
 async fn until_replicated(store: &RedisStore) {
     for shard in (0..64).map(klatch_protocol::Shard) {
-        while store.open_add(shard, ConversationId([0; 16])).await.is_err() {
+        while store.open_add(shard, OpenRow { conversation: ConversationId([0; 16]), epoch: 1 }).await.is_err() {
             tokio::task::yield_now().await;
         }
     }

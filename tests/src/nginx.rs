@@ -185,12 +185,18 @@ fn command(folder: &Path) -> Command {
 
 fn spawn(folder: &Path) -> anyhow::Result<Child> {
     let file = |name: &str| std::fs::File::options().create(true).append(true).open(folder.join(name));
-    let mut command = command(folder);
-    command.args(["-g", "daemon off;"]).stdin(Stdio::null()).stdout(file("access.log")?).stderr(file("error.log")?);
-    match command.spawn() {
+    let mut test = command(folder);
+    match test.arg("-t").stdin(Stdio::null()).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!("there is no nginx: install it, with `apt-get install nginx` on Debian")
         }
-        spawned => Ok(spawned?),
+        // It says at once what else is waited for in vain.
+        tested => {
+            let tested = tested?;
+            ensure!(tested.status.success(), "nginx -t: {}", String::from_utf8_lossy(&tested.stderr));
+        }
     }
+    let mut command = command(folder);
+    command.args(["-g", "daemon off;"]).stdin(Stdio::null()).stdout(file("access.log")?).stderr(file("error.log")?);
+    Ok(command.spawn()?)
 }

@@ -7,7 +7,7 @@ mod assemble;
 mod banner;
 pub mod drain;
 pub mod listener;
-mod open_files;
+pub mod open_files;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

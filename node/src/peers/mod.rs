@@ -1,12 +1,13 @@
 //! The other nodes, over ractor_cluster: [`lives::Lives`] implements [`klatch_actors::peers::Peers`] for production.
 //!
-//! Reading order: [`options`]; who is there ([`preamble`], [`tls`], [`handshake`]); which connections there are
+//! Reading order: [`options`]; who is there ([`preamble`], [`tls`], [`handshake`]; [`certificates`] for `--check`); which connections there are
 //! ([`mesh`], [`listener`]); what is said over one ([`link`], [`links`]); what carries it ([`carrier`], [`cluster`]).
 //!
 //! Started by `serve`; a crash of its actors or tasks leaves the node without peers, and [`ClusterPeers::ended`] says
 //! so.
 
 pub mod carrier;
+pub mod certificates;
 mod cluster;
 mod expiry;
 mod handshake;

@@ -1,6 +1,7 @@
 //! Whole programs, and what holds for the whole source. One binary, so that it links once.
 
 mod auth_role;
+mod check;
 mod cluster;
 mod edge;
 mod exactly_once;

@@ -342,14 +342,14 @@ async fn a_cluster_keeps_the_contract_as_one_server_does() {
 async fn a_check_names_what_makes_the_promises_void() {
     let volatile = RedisServer::start_with(&["--appendonly", "no", "--maxmemory-policy", "allkeys-lru"]).await.unwrap();
     let address = Address::parse(&volatile.url()).unwrap();
-    let said = problems(&address, &replicated()).await.join("\n");
+    let said = check(&address, &replicated()).await.to_string();
     for problem in ["allkeys-lru", "appendonly yes", "redis.replicas: 1 replicas"] {
         assert!(said.contains(problem), "{said}");
     }
     let good = RedisServer::start().await.unwrap();
-    assert_eq!(problems(&Address::parse(&good.url()).unwrap(), &impatient()).await, [""; 0]);
+    assert_eq!(check(&Address::parse(&good.url()).unwrap(), &impatient()).await.to_string(), "");
     let nobody = Address::parse("redis://ann:secret@127.0.0.1:1").unwrap();
-    let said = problems(&nobody, &impatient()).await.join("\n");
+    let said = check(&nobody, &impatient()).await.to_string();
     assert!(said.contains("cannot be reached at 127.0.0.1:1") && !said.contains("secret"), "{said}");
 }
 

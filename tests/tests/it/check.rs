@@ -8,13 +8,14 @@ use klatch_tests::process::binary;
 use klatch_tests::redis_server::RedisServer;
 
 fn openssl(folder: &Path, arguments: &str) {
-    let made = Command::new("openssl").args(arguments.split_whitespace()).current_dir(folder).output().unwrap();
+    let made =
+        Command::new("openssl").args(arguments.split_whitespace()).current_dir(folder).output().expect("openssl");
     assert!(made.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&made.stderr));
 }
 
 /// A node's folder with an authority, a certificate for `*.peers.svc` that ends after so many days, and a signing key.
 fn folder(days: u32) -> tempfile::TempDir {
-    let made = tempfile::tempdir().unwrap();
+    let made = tempfile::tempdir().expect("a folder");
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     openssl(made.path(), &format!("req -x509 {key} -days 30 -subj /CN=authority -keyout ca.key -out ca.crt"));
     openssl(
@@ -30,10 +31,10 @@ fn folder(days: u32) -> tempfile::TempDir {
 }
 
 fn check(folder: &Path, config: &str) -> Output {
-    std::fs::write(folder.join("klatch.toml"), config).unwrap();
-    let program: PathBuf = binary().unwrap();
+    std::fs::write(folder.join("klatch.toml"), config).expect("a file is written");
+    let program: PathBuf = binary().expect("the program is built");
     let arguments = ["serve", "--check", "--config", "klatch.toml"];
-    Command::new(program).args(arguments).current_dir(folder).env_remove("KLATCH_STORE").output().unwrap()
+    Command::new(program).args(arguments).current_dir(folder).env_remove("KLATCH_STORE").output().expect("it runs")
 }
 
 fn lines(output: &Output) -> Vec<String> {

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import urllib.request
 from pathlib import Path
 
@@ -186,7 +187,9 @@ class Service:
 # Of a service's keys: those that this program acts upon, and those that say nothing without an engine.
 UNDERSTOOD = {"image", "user", "command", "entrypoint", "environment", "volumes", "tmpfs", "network_mode", "networks"}
 UNDERSTOOD |= {"read_only", "cap_drop", "healthcheck", "depends_on", "stop_signal", "ulimits"}
-UNDERSTOOD |= {"build", "restart", "security_opt", "stop_grace_period", "ports"}
+UNDERSTOOD |= {"build", "restart", "security_opt", "stop_grace_period", "ports", "mem_limit"}
+# What the program itself needs beside conversations.
+PROGRAM_BYTES = 256 << 20
 
 
 def check_form(text):
@@ -194,6 +197,14 @@ def check_form(text):
     older = re.sub(r"^name: .*\n", "", text, flags=re.M)
     command = ["docker-compose", "--project-directory", DEPLOY, "-f", "-", "config", "-q"]
     subprocess.run(command, input=older, text=True, check=True)
+
+
+def check_memory(services):
+    """Over twice active_bytes a node refuses new turns; an engine that has less to give would kill it before."""
+    config = tomllib.loads((DEPLOY / "compose/klatch.toml").read_text())
+    for name in ("klatch-0", "klatch-1", "klatch-2"):
+        limit = int(re.fullmatch(r"(\d+)g", services[name]["mem_limit"])[1]) << 30
+        assert limit >= 2 * config["limits"]["active_bytes"] + PROGRAM_BYTES, f"{name} may use {limit} bytes"
 
 
 def addresses_of(services):
@@ -245,6 +256,10 @@ def check_answers(services, folder, addresses):
     targets = f"http://{addresses['prometheus']}:9090/api/v1/targets"
     until("Prometheus reaches all", lambda: all_up(json.loads(get(targets))))
     get(f"http://{addresses['alertmanager']}:9093/-/ready")
+    until("an alert is where alerts go", lambda: '"receiver":"/watchdog"' in services["alert-receiver"].log())
+    for line in services["alert-receiver"].log().splitlines():
+        logged = json.loads(line)
+        print(f"alert at {logged['receiver']}: {json.loads(logged['alert'])['alerts'][0]['labels']['alertname']}")
 
 
 def all_up(answer):
@@ -274,6 +289,7 @@ def main():
     text = (DEPLOY / "compose.yaml").read_text()
     check_form(text)
     said = yaml.safe_load(text)["services"]
+    check_memory(said)
     addresses = addresses_of(said)
     with tempfile.TemporaryDirectory(prefix="klatch-compose-") as made:
         folder = Path(made)

@@ -32,6 +32,9 @@ use crate::stores::redis::{self, Address, RedisOptions};
 use crate::telemetry::LogOptions;
 use crate::traces::TelemetryOptions;
 
+/// The code that the program ends with.
+pub const CONFIG_REFUSED: u8 = 2;
+
 const DATA_FOLDER: &str = "./klatch-data";
 
 /// Balancers in front keep idle connections for 20 s (see `nginx/`) and ask for readiness every 2 s.
@@ -122,12 +125,19 @@ pub enum StoreKind {
 impl Config {
     /// Reads the world once. The error names the key, where it was set and what would be right.
     pub fn load(sources: &Sources) -> Result<Self, ConfigRefused> {
+        let (config, refused) = Self::read(sources)?;
+        refused.into_iter().next().map_or(Ok(config), Err)
+    }
+
+    /// With all that contradicts itself in it, of each section the first: such a configuration may be looked at further, and
+    /// is not to be started.
+    pub fn read(sources: &Sources) -> Result<(Self, Vec<ConfigRefused>), ConfigRefused> {
         let table = sources.merged()?;
         let mut config: Self = serde_path_to_error::deserialize(toml::Value::Table(table))
             .map_err(|wrong| ConfigRefused::from_serde(&wrong, sources))?;
-        config.refuse_contradictions().map_err(|refused| refused.set_in(sources))?;
+        let refused = config.contradictions().into_iter().map(|refused| refused.set_in(sources)).collect();
         config.drain_lag = Some(config.drain_lag());
-        Ok(config)
+        Ok((config, refused))
     }
 
     pub fn store_kind(&self) -> Result<StoreKind, ConfigRefused> {
@@ -189,41 +199,73 @@ impl Config {
         self.drain_lag.unwrap_or(default)
     }
 
-    fn refuse_contradictions(&self) -> Result<(), ConfigRefused> {
-        self.store_kind()?;
-        if self.node_name.is_empty() {
-            return Err(ConfigRefused::new("node_name", "is empty: a name of its own, such as klatch-0, would do"));
-        }
-        if self.http_addr == self.ops_addr && self.http_addr.port() != 0 {
-            return Err(ConfigRefused::new("ops_addr", "is http_addr too: the two need a port each"));
-        }
-        self.log.refuse_contradictions()?;
-        match self.role {
-            Role::All => self.cluster.refuse_contradictions(self.shares_store(), self.store.starts_with("file:"))?,
-            Role::Auth if self.store.starts_with("file:") => {
-                let said = "is auth with a store of one process, and the nodes have another: share a Redis (redis://…)";
-                return Err(ConfigRefused::new("role", said));
-            }
-            Role::Auth => {}
-        }
-        self.telemetry.refuse_contradictions()?;
-        self.auth.check()?;
-        self.limits.refuse_contradictions()?;
-        self.retention.refuse_contradictions()?;
-        self.refuse_with_redis()
+    fn contradictions(&self) -> Vec<ConfigRefused> {
+        let sections = [
+            self.store_kind().map(drop),
+            self.refuse_unnamed(),
+            self.refuse_shared_ports(),
+            self.log.refuse_contradictions(),
+            self.refuse_for_its_role(),
+            self.telemetry.refuse_contradictions(),
+            self.auth.check().map_err(ConfigRefused::from),
+            self.limits.refuse_contradictions(),
+            self.retention.refuse_contradictions(),
+            self.refuse_without_shared_keys(),
+            self.refuse_with_redis(),
+        ];
+        sections.into_iter().filter_map(Result::err).collect()
     }
 }
 
 impl Config {
+    fn refuse_unnamed(&self) -> Result<(), ConfigRefused> {
+        if self.node_name.is_empty() {
+            return Err(ConfigRefused::new("node_name", "is empty: a name of its own, such as klatch-0, would do"));
+        }
+        Ok(())
+    }
+
+    fn refuse_shared_ports(&self) -> Result<(), ConfigRefused> {
+        let ports = [
+            ("http_addr", Some(self.http_addr)),
+            ("ops_addr", Some(self.ops_addr)),
+            ("cluster.addr", self.cluster_addr()),
+        ];
+        let named: Vec<_> = ports.into_iter().filter_map(|(key, address)| Some((key, address?))).collect();
+        for (n, (key, address)) in named.iter().enumerate() {
+            let same = named[..n].iter().find(|(_, other)| other == address && address.port() != 0);
+            if let Some((other, _)) = same {
+                return Err(ConfigRefused::new(*key, format!("is {other} too: the two need a port each")));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_for_its_role(&self) -> Result<(), ConfigRefused> {
+        match self.role {
+            Role::All => self.cluster.refuse_contradictions(self.shares_store(), self.store.starts_with("file:")),
+            Role::Auth if self.store.starts_with("file:") => {
+                let said = "is auth with a store of one process, and the nodes have another: share a Redis (redis://…)";
+                Err(ConfigRefused::new("role", said))
+            }
+            Role::Auth => Ok(()),
+        }
+    }
+
     /// Every node of a cluster must accept what another has signed, so none may make keys of its own.
-    fn refuse_with_redis(&self) -> Result<(), ConfigRefused> {
-        let Some(address) = self.redis_address()? else { return self.redis.refuse_contradictions(None) };
-        if self.auth.signing_keys.is_empty() && self.auth.hs256_secret_file.is_none() {
+    fn refuse_without_shared_keys(&self) -> Result<(), ConfigRefused> {
+        if self.shares_store() && self.auth.signing_keys.is_empty() && self.auth.hs256_secret_file.is_none() {
             let said = "is empty, and with Redis all nodes must sign with the same keys: name a PEM file, such as one \
                         of `openssl genpkey -algorithm ed25519`";
             return Err(ConfigRefused::new("auth.signing_keys", said));
         }
-        self.redis.refuse_contradictions(Some(&address))
+        Ok(())
+    }
+
+    /// An address that cannot be read was refused already.
+    fn refuse_with_redis(&self) -> Result<(), ConfigRefused> {
+        let address = self.redis_address().ok().flatten();
+        self.redis.refuse_contradictions(address.as_ref())
     }
 }
 

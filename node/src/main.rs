@@ -3,14 +3,13 @@
 use std::process::ExitCode;
 
 use klatch::cli::Cli;
-use klatch::config::ConfigRefused;
+use klatch::config::{CONFIG_REFUSED, ConfigRefused};
 
 /// glibc's gives nothing back after many conversations were in memory at once.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const FAILED: u8 = 1;
-const CONFIG_REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::from_arguments(std::env::args_os());

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 /// How the end of a connection is noticed where the other side says nothing any more.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +76,22 @@ impl Net for System {
     }
 
     async fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        TcpListener::bind(address).await
+        listen(address)
     }
+}
+
+/// Connections that the system holds until they are accepted; it may allow fewer. After another node's end clients,
+/// balancers and nodes come all at once, and who finds no place tries again after a second, when a balancer has given up
+/// already.
+const ACCEPT_QUEUE_MAX: u32 = 4_096;
+
+/// What every port of a node is opened with.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As after a crash: connections of the life before may linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(ACCEPT_QUEUE_MAX)
 }
 
 impl Stream for TcpStream {

@@ -7,7 +7,7 @@ mod assemble;
 mod banner;
 pub mod drain;
 pub mod listener;
-mod open_files;
+pub mod open_files;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use anyhow::Context;
 use axum::Router;
 use futures::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -26,7 +26,7 @@ pub use banner::Invocation;
 
 use crate::config::{self, Config};
 use crate::ops::{self, MembersSource, Ops, Readiness, StatusSource};
-use crate::{telemetry, traces};
+use crate::{net, telemetry, traces};
 use drain::{Drain, Effect, Event, Wait};
 use listener::Port;
 
@@ -36,9 +36,6 @@ const LINGER: Duration = Duration::from_millis(500);
 const HAND_OFF_LEAST: Duration = Duration::from_secs(5);
 /// The store has little left to write by then; a disk that takes longer than this is stuck.
 const FLUSH_MAX: Duration = Duration::from_secs(10);
-/// Connections that the system holds until they are accepted; it may allow fewer. After another node's end clients and
-/// balancers come all at once, and who finds no place tries again after a second, when a balancer has given up already.
-const ACCEPT_QUEUE_MAX: u32 = 4_096;
 /// Connections to the ops port: a few scrapers and probes.
 const OPS_CONNECTIONS_MAX: usize = 64;
 /// Events of the drain that wait: each of its steps has at most one, and a person can press Ctrl-C.
@@ -126,15 +123,7 @@ fn listen(config: &Config) -> anyhow::Result<Listeners> {
 }
 
 fn reserve(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    bind(address).map_err(|error| anyhow::anyhow!(config::check::cannot_listen(key, address, &error)))
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // As after a crash: connections of the life before may linger.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(ACCEPT_QUEUE_MAX)
+    net::listen(address).map_err(|error| anyhow::anyhow!(config::check::cannot_listen(key, address, &error)))
 }
 
 /// Later starts have higher numbers, as long as the clock does not go back by more than the time between them; the

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from render import KUBERNETES, ROOT, render
 
@@ -16,6 +17,8 @@ OVERLAYS = ["dev", "prod"]
 COMPONENTS = ["monitoring", "hpa", "gateway", "keda", "auth"]
 VERSIONS = ["1.31", "1.34", "1.37"]
 BUILDS = [(overlay,) for overlay in OVERLAYS] + [(overlay, one) for overlay in OVERLAYS for one in COMPONENTS]
+# What a deployment has instead of the file of nginx/.
+OF_EACH_DEPLOYMENT = {"upstreams.conf", "upstreams-auth.conf", "trusted-proxies.conf"}
 # How long after a probe's answer the last proxy of the cluster has heard of it.
 PROPAGATION_SECONDS = 5
 # No published package has its schema; its fields are looked at below.
@@ -240,10 +243,19 @@ def test_the_edge_has_every_file_of_nginx(objects):
     volumes = pod(named(objects, "Deployment", "klatch-edge"))["volumes"]
     items = next(volume["configMap"]["items"] for volume in volumes if volume["name"] == "config")
     there = {str(path.relative_to(ROOT / "nginx")) for path in (ROOT / "nginx").rglob("*.conf")}
-    assert {item["path"] for item in items} == there | {"upstreams-auth.conf"}
+    assert {item["path"] for item in items} == there
     for item in items:
-        if not item["path"].startswith("upstreams"):
+        if item["path"] not in OF_EACH_DEPLOYMENT:
             assert edge_file(objects, item["key"]) == (ROOT / "nginx" / item["path"]).read_text()
+
+
+def test_only_a_gateway_is_believed_what_it_says_of_clients(objects):
+    trusted = re.findall(r"^(\w+) (.*);", edge_file(objects, "trusted-proxies.conf"), re.M)
+    if of_kind(objects, "HTTPRoute"):
+        assert [name for name, _ in trusted] == ["set_real_ip_from", "real_ip_header", "real_ip_recursive"]
+        assert "0.0.0.0/0" not in dict(trusted).values()
+    else:
+        assert trusted == []
 
 
 def test_disruptions_are_one_at_a_time_and_never_stuck(objects):
@@ -305,6 +317,23 @@ def test_each_monitor_selects_one_service_that_has_its_port(objects):
         assert len(services) == 1, monitor["metadata"]["name"]
         ports = {port["name"] for port in services[0]["spec"]["ports"]}
         assert {one["port"] for one in monitor["spec"]["endpoints"]} <= ports
+
+
+def test_a_prometheus_without_an_operator_finds_the_same_services(objects):
+    if not of_kind(objects, "ServiceMonitor"):
+        return
+    config = yaml.safe_load((ROOT / "deploy/monitoring/prometheus/kubernetes.yml").read_text())
+    asked = [name for job in config["scrape_configs"] for found in job["dns_sd_configs"] for name in found["names"]]
+    assert {job["job_name"] for job in config["scrape_configs"]} == {
+        rule["replacement"]
+        for monitor in of_kind(objects, "ServiceMonitor")
+        for rule in monitor["spec"]["endpoints"][0]["relabelings"]
+        if rule["targetLabel"] == "job"
+    }
+    for name in asked:
+        port, service = re.fullmatch(r"_([\w-]+)\._tcp\.([\w-]+)\.klatch\.svc\.cluster\.local", name).groups()
+        spec = named(objects, "Service", service)["spec"]
+        assert port in [one["name"] for one in spec["ports"]] and spec["clusterIP"] == "None"
 
 
 def test_a_gateways_policy_is_for_the_service_that_its_route_leads_to(objects):

@@ -9,6 +9,7 @@ pub mod failover;
 pub mod faulty_proxy;
 pub mod history;
 pub mod manifests;
+pub mod markdown;
 pub mod measure;
 pub mod model_server;
 pub mod names;

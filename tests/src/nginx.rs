@@ -34,12 +34,23 @@ pub struct Nginx {
 impl Nginx {
     /// Before the nodes at these URLs, once it answers.
     pub async fn start(nodes: &[String]) -> anyhow::Result<Self> {
+        Self::start_with(nodes, nodes, "").await
+    }
+
+    /// With others that sign in, and with lines of its own in place of trusted-proxies.conf.
+    pub async fn start_with(nodes: &[String], sign_in: &[String], trusted: &str) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("klatch-nginx-").tempdir()?;
         // Workers of a master that is root are not.
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
         let (port, status_port) = (free_port()?, free_port()?);
         certify(folder.path())?;
-        lay(folder.path(), port, status_port, nodes)?;
+        lay(folder.path(), port, status_port)?;
+        let conf = folder.path().join("conf");
+        upstreams(&conf.join("upstreams.conf"), nodes)?;
+        upstreams(&conf.join("upstreams-auth.conf"), sign_in)?;
+        if !trusted.is_empty() {
+            std::fs::write(conf.join("trusted-proxies.conf"), trusted)?;
+        }
         let child = spawn(folder.path())?;
         let url = format!("https://localhost:{port}");
         let status_url = format!("http://127.0.0.1:{status_port}");
@@ -105,21 +116,23 @@ impl Drop for Nginx {
 }
 
 /// The shipped files, with what is this test's own in them.
-fn lay(folder: &Path, port: u16, status_port: u16, nodes: &[String]) -> anyhow::Result<()> {
+fn lay(folder: &Path, port: u16, status_port: u16) -> anyhow::Result<()> {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nginx");
     let (conf, tls) = (folder.join("conf"), folder.join("tls"));
     copy(&shipped, &conf)?;
     put(&conf.join("klatch/site.conf"), "listen 8443 ", &format!("listen 127.0.0.1:{port} "))?;
     put(&conf.join("klatch/site.conf"), "/etc/klatch/tls/tls.crt", &tls.join("tls.crt").display().to_string())?;
     put(&conf.join("klatch/site.conf"), "/etc/klatch/tls/tls.key", &tls.join("tls.key").display().to_string())?;
-    put(&conf.join("klatch/status.conf"), "listen 8090;", &format!("listen 127.0.0.1:{status_port};"))?;
-    let file = conf.join("upstreams.conf");
-    let text = std::fs::read_to_string(&file)?;
+    put(&conf.join("klatch/status.conf"), "listen 8090;", &format!("listen 127.0.0.1:{status_port};"))
+}
+
+/// With the options of the first server that is shipped.
+fn upstreams(file: &Path, nodes: &[String]) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file)?;
     let of = |line: &&str| line.starts_with("server ");
     let options = text.lines().find(of).and_then(|line| line.splitn(3, ' ').nth(2)).context("no server is shipped")?;
     let servers = nodes.iter().map(|url| format!("server {} {options}\n", url.trim_start_matches("http://")));
-    std::fs::write(&file, servers.collect::<String>())?;
-    Ok(())
+    Ok(std::fs::write(file, servers.collect::<String>())?)
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
@@ -172,12 +185,18 @@ fn command(folder: &Path) -> Command {
 
 fn spawn(folder: &Path) -> anyhow::Result<Child> {
     let file = |name: &str| std::fs::File::options().create(true).append(true).open(folder.join(name));
-    let mut command = command(folder);
-    command.args(["-g", "daemon off;"]).stdin(Stdio::null()).stdout(file("access.log")?).stderr(file("error.log")?);
-    match command.spawn() {
+    let mut test = command(folder);
+    match test.arg("-t").stdin(Stdio::null()).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!("there is no nginx: install it, with `apt-get install nginx` on Debian")
         }
-        spawned => Ok(spawned?),
+        // It says at once what else is waited for in vain.
+        tested => {
+            let tested = tested?;
+            ensure!(tested.status.success(), "nginx -t: {}", String::from_utf8_lossy(&tested.stderr));
+        }
     }
+    let mut command = command(folder);
+    command.args(["-g", "daemon off;"]).stdin(Stdio::null()).stdout(file("access.log")?).stderr(file("error.log")?);
+    Ok(command.spawn()?)
 }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::config::{self, Config, ConfigRefused, Sources};
+use crate::config::check::Findings;
+use crate::config::{self, CONFIG_REFUSED, Config, ConfigRefused, Sources};
 use crate::serve::{self, Invocation};
 
 const CONFIG_VARIABLE: &str = "KLATCH_CONFIG";
@@ -66,7 +67,7 @@ pub(super) struct ServeArgs {
     /// Let nodes talk without TLS beyond this host
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     cluster_plain: Option<String>,
-    /// Say what would go wrong, and exit: 0 nothing, 1 something, 2 the configuration is refused
+    /// Say all that would go wrong, and exit: 0 nothing, or only warnings, 2 something
     #[arg(long)]
     check: bool,
     /// Print the whole configuration in force as TOML, secrets masked, and exit
@@ -116,15 +117,16 @@ impl ServeArgs {
         for (wrong, right) in config::misspelt(sources.environment.keys()) {
             eprintln!("klatch: the environment variable {wrong} is no option; {right} is probably meant");
         }
-        let config = Config::load(&sources)?;
-        match (self.print_config, self.check) {
-            (true, _) => {
-                print!("{}", config::print(&config));
-                Ok(ExitCode::SUCCESS)
-            }
-            (false, true) => Ok(report(&config::check::check(&config).await?)),
-            (false, false) => serve::run(config, self.invocation()).await.map(ExitCode::from),
+        if self.check && !self.print_config {
+            let (config, refused) = Config::read(&sources)?;
+            return Ok(report(&config::check::check(&config, refused).await));
         }
+        let config = Config::load(&sources)?;
+        if self.print_config {
+            print!("{}", config::print(&config));
+            return Ok(ExitCode::SUCCESS);
+        }
+        serve::run(config, self.invocation()).await.map(ExitCode::from)
     }
 
     /// By the option's name.
@@ -156,14 +158,14 @@ impl ServeArgs {
     }
 }
 
-fn report(problems: &[String]) -> ExitCode {
-    for problem in problems {
-        println!("{problem}");
+/// A configuration that cannot be read at all ends the program with the same code.
+fn report(found: &Findings) -> ExitCode {
+    print!("{found}");
+    if found.errors.is_empty() {
+        println!("nothing would keep it from serving");
+        return ExitCode::SUCCESS;
     }
-    if problems.is_empty() {
-        println!("nothing would go wrong");
-    }
-    ExitCode::from(u8::from(!problems.is_empty()))
+    ExitCode::from(CONFIG_REFUSED)
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! The other nodes, over ractor_cluster: [`lives::Lives`] implements [`klatch_actors::peers::Peers`] for production.
 //!
-//! Reading order: [`options`]; who is there ([`preamble`], [`tls`], [`handshake`]); which connections there are
+//! Reading order: [`options`]; who is there ([`preamble`], [`tls`], [`handshake`]; [`certificates`] for `--check`); which connections there are
 //! ([`mesh`], [`listener`]); what is said over one ([`link`], [`links`]); what carries it ([`carrier`], [`cluster`]).
 //!
 //! Started by `serve`; a crash of its actors or tasks leaves the node without peers, and [`ClusterPeers::ended`] says
 //! so.
 
 pub mod carrier;
+pub mod certificates;
 mod cluster;
 mod expiry;
 mod handshake;
@@ -20,7 +21,6 @@ pub mod options;
 pub mod preamble;
 pub mod tls;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,9 +182,4 @@ async fn look_at_certificates(tls: Arc<Tls>) {
         // A look that panics is made again.
         let _ = tokio::task::spawn_blocking(move || drop(tls.current())).await;
     }
-}
-
-/// The port that others connect to.
-pub async fn reserve(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
 }

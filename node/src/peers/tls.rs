@@ -143,7 +143,7 @@ fn wrong<E: Display>(option: &'static str, path: &Path) -> impl Fn(E) -> TlsFile
     move |error| TlsFileError { option, path: path.to_owned(), said: error.to_string() }
 }
 
-fn read_bounded(option: &'static str, path: &Path) -> Result<Vec<u8>, TlsFileError> {
+pub(super) fn read_bounded(option: &'static str, path: &Path) -> Result<Vec<u8>, TlsFileError> {
     use std::io::Read;
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(wrong(option, path))?;
@@ -151,7 +151,11 @@ fn read_bounded(option: &'static str, path: &Path) -> Result<Vec<u8>, TlsFileErr
     Ok(bytes)
 }
 
-fn certificates(option: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+pub(super) fn certificates(
+    option: &'static str,
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(wrong(option, path))?;
     if found.is_empty() { Err(wrong(option, path)("it holds no certificate in PEM")) } else { Ok(found) }

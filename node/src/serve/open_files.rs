@@ -16,7 +16,7 @@ pub(super) fn raise(connections: usize) {
             granted.current
         }
     };
-    let needed = (connections as u64).saturating_add(OTHER_FILES);
+    let needed = needed(connections);
     if allowed.is_some_and(|allowed| allowed < needed) {
         tracing::warn!(
             files.allowed = allowed,
@@ -24,4 +24,20 @@ pub(super) fn raise(connections: usize) {
             "limits.connections cannot be reached: the system allows fewer open files (ulimit -n)"
         );
     }
+}
+
+/// Said by `--check`.
+pub fn too_few(connections: usize) -> Option<String> {
+    let (allowed, needed) = (getrlimit(Resource::Nofile).maximum?, needed(connections));
+    (allowed < needed).then(|| {
+        format!(
+            "limits.connections: {connections} connections need {needed} open files, and the system allows {allowed}: allow \
+             more (ulimit -n, LimitNOFILE, ulimits.nofile), or set it to {} or less",
+            allowed.saturating_sub(OTHER_FILES)
+        )
+    })
+}
+
+fn needed(connections: usize) -> u64 {
+    (connections as u64).saturating_add(OTHER_FILES)
 }

@@ -33,7 +33,7 @@ use tokio::task::spawn_blocking;
 
 use self::batcher::{Change, Shared, Write};
 use self::engine::Engine;
-pub use self::engine::FORMAT;
+pub use self::engine::{FORMAT, look_at};
 use self::queue::Job;
 use super::StoreOpenError;
 use super::metrics::{Operation, Timers, describe};

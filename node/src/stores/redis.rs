@@ -49,7 +49,7 @@ use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::address::{Address, AddressError, FORMS, is_redis};
-pub use self::check::problems;
+pub use self::check::check;
 pub use self::options::{Durability, RedisOptions};
 
 use self::cluster::Cluster;

@@ -1,11 +1,14 @@
 //! Whole programs, and what holds for the whole source. One binary, so that it links once.
 
 mod auth_role;
+mod backup;
+mod check;
 mod cluster;
 mod edge;
 mod exactly_once;
 mod failover;
 mod invariants;
+mod links;
 mod one_writer;
 mod peers;
 mod responders;

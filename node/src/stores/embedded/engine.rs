@@ -140,24 +140,37 @@ fn damaged(folder: &Path, what: String) -> StoreOpenError {
     StoreOpenError::Damaged { folder: folder.to_owned(), what }
 }
 
+/// What would be wrong with opening it, where that can be seen without: nothing is made, and nothing is read but its format.
+pub fn look_at(folder: &Path) -> Result<(), StoreOpenError> {
+    let failed = |source| StoreOpenError::Io { folder: folder.to_owned(), source };
+    match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(()),
+        Ok(false) => has_format(folder).and_then(|()| lock(folder).map(drop)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn has_format(folder: &Path) -> Result<(), StoreOpenError> {
+    match fs::read_to_string(folder.join(FORMAT_FILE)) {
+        Ok(text) => check_format(folder, &text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match folder.join(DATABASE_FOLDER).exists() {
+            true => Err(damaged(folder, format!("its file {FORMAT_FILE} is missing"))),
+            false => Err(StoreOpenError::Foreign(folder.to_owned())),
+        },
+        Err(error) if is_damage(&error) => Err(damaged(folder, format!("its file {FORMAT_FILE} is no text"))),
+        Err(source) => Err(StoreOpenError::Io { folder: folder.to_owned(), source }),
+    }
+}
+
 /// Makes the folder where there is none, and refuses one that is not ours to write in.
 fn prepare_folder(folder: &Path) -> Result<(), StoreOpenError> {
     let failed = |source| StoreOpenError::Io { folder: folder.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-    match fs::read_to_string(folder.join(FORMAT_FILE)) {
-        Ok(text) => check_format(folder, &text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if folder.join(DATABASE_FOLDER).exists() {
-                return Err(damaged(folder, format!("its file {FORMAT_FILE} is missing")));
-            }
-            if fs::read_dir(folder).map_err(failed)?.next().is_some() {
-                return Err(StoreOpenError::Foreign(folder.to_owned()));
-            }
-            write_format(folder).map_err(failed)
-        }
-        Err(error) if is_damage(&error) => Err(damaged(folder, format!("its file {FORMAT_FILE} is no text"))),
-        Err(error) => Err(failed(error)),
+    if fs::read_dir(folder).map_err(failed)?.next().is_none() {
+        return write_format(folder).map_err(failed);
     }
+    has_format(folder)
 }
 
 /// Our own, beside the database's: journals are looked through before the database is opened, and nobody may write

@@ -7,7 +7,9 @@
 //! unknown; what waits between two connections is refused.
 //!
 //! What the replicas have not got in time stays pending: a later wait on the same connection covers it. On another
-//! connection it would not, so there it is unknown.
+//! connection it would not, so there it is unknown. Nor would it on the same one if the server was a replica of another
+//! meanwhile and forgot the entry; so before what was sent a while ago is acknowledged, the server is asked whether its
+//! history is still the one that the connection began with.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -24,7 +26,7 @@ use klatch_protocol::ConversationId;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::connect::{Connected, Manner, Target, must_be_master};
+use super::connect::{Connected, Manner, Target, history, must_be_master};
 use super::job::{Fence, Job, Kind, Reply};
 use super::keys::Keys;
 use super::lane::{Link, Shared, WAITING_MAX};
@@ -42,6 +44,9 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const VERIFIED_MAX: usize = 100_000;
 /// An idle connection is looked at so often, so that its end is found before a turn needs it.
 const IDLE_LOOK: Duration = Duration::from_secs(2);
+/// What was sent so long ago is acknowledged only after a look at the server's history. To become a replica, to be given all
+/// that another has, and to become a master again takes several round trips, a fork and a load: longer than this.
+const LOOK_AFTER: Duration = Duration::from_millis(5);
 /// Between attempts to connect: short at first, since a failover takes seconds; up to half of it is left to chance, so
 /// that nodes do not come all at once.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -69,6 +74,8 @@ struct Replicas {
 struct Session {
     writer: MultiplexedConnection,
     generation: u64,
+    /// The id of the server's history when it began; another from each promotion on.
+    history: String,
     verified: HashSet<ConversationId>,
     /// Done at the master, and not yet at the replicas; oldest first.
     pending: Vec<Pending>,
@@ -79,6 +86,7 @@ struct Session {
 struct Pending {
     job: Job,
     value: Value,
+    sent: Instant,
     until: Instant,
 }
 
@@ -126,10 +134,15 @@ impl Batcher {
     /// Until the connection has to be replaced; says why.
     async fn serve(&mut self, connected: Connected) -> String {
         self.generation += 1;
-        let Connected { writer, reader } = connected;
+        let Connected { mut writer, reader } = connected;
+        let history = match history(&mut writer).await {
+            Ok(history) => history,
+            Err(error) => return error.to_string(),
+        };
         let mut session = Session {
             writer,
             generation: self.generation,
+            history,
             verified: HashSet::new(),
             pending: Vec::new(),
             again: Vec::new(),
@@ -228,26 +241,34 @@ impl Batcher {
         let got = waits.map(|wait| (wait, values.pop()));
         let mut why = None;
         for (job, value) in batch.into_iter().zip(values) {
-            let found = self.settle(session, job, value);
+            let found = self.settle(session, job, value, begun);
             why = why.or(found);
         }
         match (why, got) {
             (Some(why), _) => ControlFlow::Break(why),
             (None, None) => ControlFlow::Continue(()),
             (None, Some((_, Some(Value::Int(count))))) => {
-                self.replicated(session, usize::try_from(count).unwrap_or(0));
-                ControlFlow::Continue(())
+                self.replicated(session, usize::try_from(count).unwrap_or(0)).await
             }
             // A master that becomes a replica ends the wait with an error.
             (None, Some((_, value))) => ControlFlow::Break(format!("waiting for replicas was answered with {value:?}")),
         }
     }
 
-    fn replicated(&self, session: &mut Session, count: usize) {
-        match self.replicas {
-            Some(replicas) if count < replicas.count => self.metrics.short_wait(),
-            Some(_) | None => session.acknowledge(),
+    async fn replicated(&self, session: &mut Session, count: usize) -> ControlFlow<String> {
+        if self.replicas.is_some_and(|replicas| count < replicas.count) {
+            self.metrics.short_wait();
+            return ControlFlow::Continue(());
         }
+        if session.pending.first().is_some_and(|oldest| oldest.sent.elapsed() >= LOOK_AFTER) {
+            match history(&mut session.writer).await {
+                Ok(now) if now == session.history => {}
+                Ok(_) => return ControlFlow::Break("the server was a replica of another meanwhile".to_owned()),
+                Err(error) => return ControlFlow::Break(error.to_string()),
+            }
+        }
+        session.acknowledge();
+        ControlFlow::Continue(())
     }
 
     /// Before the first entry of a conversation on this connection, its log must end with its owner's last one.
@@ -291,7 +312,7 @@ impl Batcher {
     }
 
     /// Answers the job, or keeps it until the replicas have it. Says why the connection has to be replaced, if so.
-    fn settle(&self, session: &mut Session, job: Job, value: Value) -> Option<String> {
+    fn settle(&self, session: &mut Session, job: Job, value: Value, sent: Instant) -> Option<String> {
         match meaning(&job.kind, value) {
             Meaning::Done(value) => {
                 if let Kind::Append(fence) = &job.kind {
@@ -301,7 +322,7 @@ impl Batcher {
                     None => job.answer(Ok(Reply { value, generation: session.generation })),
                     Some(replicas) => {
                         let until = Instant::now() + replicas.lag_max;
-                        session.pending.push(Pending { job, value, until });
+                        session.pending.push(Pending { job, value, sent, until });
                     }
                 }
                 None

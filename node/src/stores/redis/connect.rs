@@ -196,6 +196,14 @@ pub async fn must_be_master(connection: &mut MultiplexedConnection) -> Result<()
     }
 }
 
+/// The id of what this server has written: its own from its promotion on, and as a replica its master's.
+pub async fn history(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
+    let said: String = cmd("INFO").arg("replication").query_async(connection).await?;
+    let id = said.lines().find_map(|line| line.strip_prefix("master_replid:"));
+    id.map(|id| id.trim().to_owned())
+        .ok_or_else(|| RedisError::from((ErrorKind::UnexpectedReturnType, "it has no history")))
+}
+
 async fn run_id(connection: &mut MultiplexedConnection) -> Result<Option<String>, RedisError> {
     let said: String = cmd("INFO").arg("server").query_async(connection).await?;
     Ok(said.lines().find_map(|line| line.strip_prefix("run_id:")).map(|id| id.trim().to_owned()))

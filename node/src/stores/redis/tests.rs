@@ -342,14 +342,14 @@ async fn a_cluster_keeps_the_contract_as_one_server_does() {
 async fn a_check_names_what_makes_the_promises_void() {
     let volatile = RedisServer::start_with(&["--appendonly", "no", "--maxmemory-policy", "allkeys-lru"]).await.unwrap();
     let address = Address::parse(&volatile.url()).unwrap();
-    let said = problems(&address, &replicated()).await.join("\n");
+    let said = check(&address, &replicated()).await.to_string();
     for problem in ["allkeys-lru", "appendonly yes", "redis.replicas: 1 replicas"] {
         assert!(said.contains(problem), "{said}");
     }
     let good = RedisServer::start().await.unwrap();
-    assert_eq!(problems(&Address::parse(&good.url()).unwrap(), &impatient()).await, [""; 0]);
+    assert_eq!(check(&Address::parse(&good.url()).unwrap(), &impatient()).await.to_string(), "");
     let nobody = Address::parse("redis://ann:secret@127.0.0.1:1").unwrap();
-    let said = problems(&nobody, &impatient()).await.join("\n");
+    let said = check(&nobody, &impatient()).await.to_string();
     assert!(said.contains("cannot be reached at 127.0.0.1:1") && !said.contains("secret"), "{said}");
 }
 
@@ -403,4 +403,56 @@ async fn appends_of_many_share_their_batches() {
         futures::future::join_all(all.collect::<Vec<_>>()).await;
         println!("{writers} writers: {:.0} appends/s", (each * writers) as f64 / begun.elapsed().as_secs_f64());
     }
+}
+
+/// Stops everything in this process meanwhile, as a node that is frozen is stopped.
+fn asked(server: &RedisServer, arguments: &[&str]) -> String {
+    let port = server.port.to_string();
+    let output = std::process::Command::new("redis-cli").args(["-p", &port]).args(arguments).output().unwrap();
+    assert!(output.status.success(), "redis-cli {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn until_it_says(server: &RedisServer, arguments: &[&str], part: &str) {
+    let begun = Instant::now();
+    while !asked(server, arguments).contains(part) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{arguments:?} never says {part}");
+    }
+}
+
+/// Sentinels end the connections of a master that becomes a replica. Whoever says REPLICAOF by hand does not.
+#[tokio::test]
+async fn an_entry_that_a_master_lost_while_it_was_a_replica_is_never_acknowledged() {
+    const REPLICATION: [&str; 2] = ["INFO", "replication"];
+    let first = RedisServer::start().await.unwrap();
+    let second = first.start_replica().await.unwrap();
+    until_it_says(&second, &REPLICATION, "master_link_status:up");
+    let options = RedisOptions { replica_lag_max: Duration::from_secs(60), ..replicated() };
+    let store = opened(&first, &options).await;
+    let conversation = written(&store, 3).await;
+    let log = store.keys.log(conversation);
+
+    asked(&second, &["REPLICAOF", "NO", "ONE"]);
+    let late = tokio::spawn({
+        let store = store.clone();
+        async move { store.append(conversation, entry(3)).await }
+    });
+    while asked(&first, &["XLEN", &log]).trim() != "4" {
+        tokio::task::yield_now().await;
+    }
+    // From here on the store does nothing, and its connection stands.
+    until_it_says(&first, &["INFO", "clients"], "blocked_clients:0");
+    asked(&first, &["REPLICAOF", "127.0.0.1", &second.port.to_string()]);
+    until_it_says(&first, &REPLICATION, "master_link_status:up");
+    asked(&first, &["REPLICAOF", "NO", "ONE"]);
+    asked(&second, &["REPLICAOF", "127.0.0.1", &first.port.to_string()]);
+    until_it_says(&second, &REPLICATION, "master_link_status:up");
+    // What others write takes the offset above that of the lost entry.
+    asked(&first, &["SET", "other", &"x".repeat(100_000)]);
+    assert_eq!(asked(&first, &["WAIT", "1", "30000"]).trim(), "1");
+    assert_eq!(asked(&first, &["XLEN", &log]).trim(), "3", "the entry is lost");
+
+    let told = tokio::time::timeout(Duration::from_secs(30), late).await.expect("it is told something").unwrap();
+    assert!(matches!(told, Err(StoreError::Unknown(_))), "{told:?}");
+    assert_eq!(end_of(&store, conversation).await.map(|end| end.seq), Some(2));
 }

@@ -109,6 +109,7 @@ impl Redis {
         *self.data.borrow_mut() = whole;
         self.recent.borrow_mut().clear();
         self.offset.send_replace(offset);
+        self.histories.set(self.histories.get() + 1);
         self.shared.count("replicas synchronised", 1);
     }
 }

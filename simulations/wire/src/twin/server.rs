@@ -42,6 +42,8 @@ pub struct Redis {
     /// Commands written in all of this history; the last of them are kept, for the replica.
     pub(super) offset: watch::Sender<u64>,
     pub(super) recent: RefCell<Vec<Vec<Bytes>>>,
+    /// How often all that it had was replaced by what another had.
+    pub(super) histories: Cell<u64>,
 }
 
 /// One process.
@@ -65,6 +67,7 @@ impl Redis {
             starts: Cell::default(),
             offset: watch::channel(0).0,
             recent: RefCell::default(),
+            histories: Cell::default(),
         })
     }
 
@@ -241,9 +244,12 @@ impl Server {
 
     fn info(&self) -> String {
         let replicas = self.acknowledged.borrow().len();
+        let Redis { name, histories, .. } = &*self.redis;
         format!(
-            "redis_version:7.0.15\r\nrun_id:{}\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\nconnected_slaves:{replicas}\r\n",
-            self.run_id
+            "redis_version:7.0.15\r\nrun_id:{}\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\nconnected_slaves:{replicas}\r\n\
+             master_replid:{name}-{}\r\n",
+            self.run_id,
+            histories.get()
         )
     }
 }

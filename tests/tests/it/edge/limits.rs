@@ -1,10 +1,13 @@
 //! What NGINX refuses, so that no node sees it.
 
+use std::slice;
 use std::time::Duration;
 
 use klatch_tests::cluster::until;
+use klatch_tests::nginx::Nginx;
 use tokio::task::JoinSet;
 
+use super::nodes::Recorder;
 use super::{edge, is_api_error};
 
 /// Longer than anything here takes, on a busy machine.
@@ -42,6 +45,28 @@ async fn logins_of_an_address_are_limited_apart_from_everything_else() -> anyhow
     is_api_error(refused, 429, Some("rate_limit_exceeded")).await;
     assert_eq!(nodes[0].take().len(), passed);
     assert_eq!(client.get(format!("{}/v1/models", nginx.url)).send().await?.status(), 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn behind_a_balancer_that_is_trusted_each_client_has_limits_of_its_own() -> anyhow::Result<()> {
+    let node = Recorder::start(0).await?;
+    let trusted = "set_real_ip_from 127.0.0.1;\nreal_ip_header X-Forwarded-For;\nreal_ip_recursive on;\n";
+    let nginx = Nginx::start_with(slice::from_ref(&node.url), slice::from_ref(&node.url), trusted).await?;
+    let client = nginx.client()?.build()?;
+    let login = |from: &'static str| {
+        client.post(format!("{}/auth/login", nginx.url)).header("X-Forwarded-For", from).body("{}").send()
+    };
+    let mut passed = 0;
+    while login("6.6.6.6, 203.0.113.7").await?.status() == 200 {
+        let seen = node.one().headers;
+        assert_eq!(seen["x-forwarded-for"], "203.0.113.7", "what the client wrote itself does not count");
+        passed += 1;
+        assert!(passed < 50, "nothing stops logins");
+    }
+    assert_eq!(login("203.0.113.8").await?.status(), 200, "another client pays for the first");
+    let inside = client.get(format!("{}/stub_status", nginx.status_url)).header("X-Forwarded-For", "203.0.113.7");
+    assert_eq!(inside.send().await?.status(), 200, "the port inside believes nobody");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Which node a request goes to, and where it goes when that node is gone.
 
 use std::collections::BTreeMap;
+use std::slice;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -144,5 +145,17 @@ async fn a_refresh_token_is_never_sent_twice() -> anyhow::Result<()> {
         }
     }
     assert!(refused > 0, "no request met the broken node");
+    Ok(())
+}
+
+#[tokio::test]
+async fn signing_in_and_its_keys_have_upstreams_of_their_own() -> anyhow::Result<()> {
+    let (node, signs_in) = (Recorder::start(0).await?, Recorder::start(1).await?);
+    let nginx = Nginx::start_with(slice::from_ref(&node.url), slice::from_ref(&signs_in.url), "").await?;
+    let client = nginx.client()?.build()?;
+    let asked = async |path: &str| anyhow::Ok(node_of(&client.get(format!("{}{path}", nginx.url)).send().await?));
+    for (path, number) in [("/auth/login", 1), ("/.well-known/jwks.json", 1), ("/openapi.json", 0), ("/v1/models", 0)] {
+        assert_eq!(asked(path).await?, number, "{path}");
+    }
     Ok(())
 }

@@ -20,7 +20,7 @@ export async function attempt(method, path, { body, key, signal } = {}) {
   for (;;) {
     const token = await accessToken(refused);
     const headers = { authorization: `Bearer ${token}` };
-    const named = path.match(/conv_[0-9a-f]{32}/)?.[0] ?? body?.conversation;
+    const named = path.match(/conv_[0-9a-f]+/)?.[0] ?? body?.conversation;
     // A proxy leads what belongs together to the node that has it in mind.
     if (named) headers['x-conversation-id'] = named;
     if (body !== undefined) headers['content-type'] = 'application/json';

@@ -36,7 +36,7 @@ function go(id) {
 }
 
 function named() {
-  return location.hash.match(/^#(conv_[0-9a-f]{32})$/)?.[1] ?? null;
+  return location.hash.match(/^#(conv_[0-9a-f]+)$/)?.[1] ?? null;
 }
 
 /** Shows the conversation that the address names. */

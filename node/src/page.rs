@@ -53,7 +53,7 @@ pub fn chat<S: Clone + Send + Sync + 'static>() -> Router<S> {
             SVG: "style/icon.svg";
             CSS: "style/base.css" "style/chat.css" "style/thread.css" "style/dialogs.css";
             SCRIPT: "chat/theme.js" "chat/main.js" "chat/api.js" "chat/composer.js" "chat/credentials.js" "chat/dialogs.js" "chat/dom.js"
-                "chat/drafts.js" "chat/events.js" "chat/failure.js" "chat/keys.js" "chat/markdown.js" "chat/message.js"
+                "chat/drafts.js" "chat/events.js" "chat/failure.js" "chat/icons.js" "chat/keys.js" "chat/markdown.js" "chat/message.js"
                 "chat/notices.js" "chat/session.js" "chat/sidebar.js" "chat/thread.js" "chat/thread_view.js" "chat/turn.js"
                 "vendor/marked.esm.js" "vendor/purify.es.mjs";
         },

@@ -18,7 +18,7 @@ export const PICTURES = new URL('../../target/page/', import.meta.url).pathname;
 let browser;
 let profile;
 
-/** Started before the tests of a file, ended behind them. */
+/** Started before the first test, ended behind the last. */
 export function withBrowser() {
   before(async () => {
     mkdirSync(PICTURES, { recursive: true });

@@ -65,15 +65,15 @@ export function edge() {
 
 const alive = () => nodes.find((node) => !node.killed);
 
-/** SIGKILL; the function that starts it again, and waits until the others have it in their view. */
-export function kill(node) {
+/** SIGKILL; the function that starts it again, and waits until the others have it in their view. The end of the test calls it too. */
+export function kill(node, test) {
   const read = (name) => readFileSync(`/proc/${node.process}/${name}`, 'utf8').split('\0').slice(0, -1);
   const [program, ...args] = read('cmdline');
   const env = Object.fromEntries(read('environ').map((pair) => [pair.slice(0, pair.indexOf('=')), pair.slice(pair.indexOf('=') + 1)]));
   const cwd = readlinkSync(`/proc/${node.process}/cwd`);
   process.kill(node.process, 'SIGKILL');
   node.killed = true;
-  return async () => {
+  const restart = async () => {
     const child = spawn(program, args, { env, cwd, stdio: 'ignore' });
     process.on('exit', () => child.kill('SIGKILL'));
     // The test's end does not wait for it.
@@ -86,4 +86,8 @@ export function kill(node) {
       return views.every((view) => view.members.length === nodes.length && view.members.every((member) => member.status === 'up' && member.load));
     });
   };
+  let restarted;
+  const once = () => (restarted ??= restart());
+  test.after(once);
+  return once;
 }

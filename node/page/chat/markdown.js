@@ -14,6 +14,8 @@ const TAGS = [
 const ALLOWED = {
   ALLOWED_TAGS: TAGS,
   ALLOWED_ATTR: ['href', 'title', 'class', 'start', 'align'],
+  // Its pattern of addresses is for all attributes but those that can hold none.
+  ADD_URI_SAFE_ATTR: ['align', 'start'],
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,

@@ -15,21 +15,28 @@ const ATTEMPTS = 5;
 let askToLogIn = null;
 let asking = null;
 
-/** `ask(why)` shows the dialog, and resolves once [`logIn`] or [`useToken`] has succeeded. */
+/**
+ * `ask(why)` shows the dialog, and resolves once [`logIn`] or [`useToken`] has succeeded; `changed()` is told that another tab
+ * logged in, out, or as someone else.
+ */
 export function begin(ask, changed) {
   askToLogIn = ask;
-  const subject = user();
   addEventListener('storage', (event) => {
-    if (event.key === KEPT && user() !== subject) changed();
+    const own = sessionStorage.getItem(KEPT);
+    if (event.key === KEPT && !own && read(event.oldValue)?.name !== read(event.newValue)?.name) changed();
   });
 }
 
-function kept() {
+function read(text) {
   try {
-    return JSON.parse(sessionStorage.getItem(KEPT) ?? localStorage.getItem(KEPT));
+    return JSON.parse(text);
   } catch {
     return null;
   }
+}
+
+function kept() {
+  return read(sessionStorage.getItem(KEPT) ?? localStorage.getItem(KEPT));
 }
 
 function keep(pair, name) {

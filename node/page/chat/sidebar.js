@@ -4,6 +4,7 @@ import * as api from './api.js';
 import { askText, askYes } from './dialogs.js';
 import { button, byId, element } from './dom.js';
 import { forget } from './drafts.js';
+import { icon } from './icons.js';
 import { told } from './notices.js';
 
 /** A search reads the whole list, so far: titles are metadata, and the service compares those whole only. */
@@ -100,14 +101,14 @@ export class Sidebar {
     const title = titleOf(one);
     const link = element('a', { href: `#${one.id}`, title }, element('span', {}, title));
     link.dataset.of = one.id;
-    if (one.metadata.branch_of) link.prepend(element('span', { class: 'branch', role: 'img', 'aria-label': 'copy of an earlier conversation' }, '⑂'));
+    if (one.metadata.branch_of) link.prepend(element('span', { class: 'branch', role: 'img', 'aria-label': 'copy of an earlier conversation' }, icon('branch')));
     if (one.id === this.current) link.setAttribute('aria-current', 'page');
     const act = (sign, label, work) => {
-      const made = button(sign, told(work), { class: 'icon', title: label, 'aria-label': `${label} “${title}”` });
+      const made = button(icon(sign), told(work), { class: 'icon', title: label, 'aria-label': `${label} “${title}”` });
       made.dataset.of = `${one.id} ${label}`;
       return made;
     };
-    return element('li', {}, link, act('✎', 'Rename', () => this.rename(one)), act('🗑', 'Delete', () => this.remove(one)));
+    return element('li', {}, link, act('rename', 'Rename', () => this.rename(one)), act('remove', 'Delete', () => this.remove(one)));
   }
 
   async rename(one) {

@@ -74,7 +74,7 @@ function differences(before, member) {
 export function moved(moves) {
   return [...moves].map(([from, to]) => {
     const count = [...to.values()].reduce((sum, of) => sum + of, 0);
-    return `${count} shards of ${from} moved: ${[...to].map(([name, of]) => `${of} to ${name}`).join(', ')}`;
+    return `${count} shards of ${from} moved: ${[...to].sort().map(([name, of]) => `${of} to ${name}`).join(', ')}`;
   });
 }
 

@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { vendored } from './browser.mjs';
+import { vendored } from '../browser.mjs';
 
-const packaged = (path) => readFileSync(new URL(`node_modules/${path}`, import.meta.url), 'utf8');
+const packaged = (path) => readFileSync(new URL(`../node_modules/${path}`, import.meta.url), 'utf8');
 
 for (const [own, theirs] of [
   ['marked.esm.js', 'marked/lib/marked.esm.js'],

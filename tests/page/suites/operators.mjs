@@ -2,10 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { person, withBrowser } from './browser.mjs';
-import { kill, nodes, opsUrl } from './node.mjs';
-
-withBrowser();
+import { person } from '../browser.mjs';
+import { kill, nodes, opsUrl } from '../node.mjs';
 
 const opened = async (options) => {
   const seen = await person({ at: opsUrl, loggedIn: false, ...options });
@@ -42,11 +40,11 @@ test('nodes, shards, turns and streams are shown as they are', async () => {
   await seen.done();
 });
 
-test('a death is seen: on the tile, on the map, and in words', async () => {
+test('a death is seen: on the tile, on the map, and in words', async (t) => {
   const [seen, dark] = [await opened({ viewport: { width: 1180, height: 1180 } }), await opened({ colorScheme: 'dark', viewport: { width: 1180, height: 1180 } })];
   const victim = nodes[1];
   const before = Number((await tile(seen, victim).locator('.loads b').first().innerText()).replace(',', ''));
-  const restart = kill(victim);
+  const restart = kill(victim, t);
   await tile(seen, victim).getByText(/^gone since/).waitFor();
   await seen.page.waitForFunction((count) => document.querySelectorAll('.cell.moved').length === count, before);
   await seen.page.getByText(`${victim.name} is gone`).waitFor();
@@ -62,9 +60,9 @@ test('a death is seen: on the tile, on the map, and in words', async () => {
   await dark.done();
 });
 
-test('a node that does not answer any more is not taken for live', async () => {
+test('a node that does not answer any more is not taken for live', async (t) => {
   const seen = await opened();
-  const restart = kill(nodes[0]);
+  const restart = kill(nodes[0], t);
   await seen.page.getByText('this node does not answer').waitFor();
   await restart();
   await seen.page.getByRole('status').filter({ hasText: /^live$/ }).waitFor();

@@ -2,10 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { person, withBrowser } from './browser.mjs';
-import { api } from './node.mjs';
-
-withBrowser();
+import { person } from '../browser.mjs';
+import { api } from '../node.mjs';
 
 test('a conversation is made by its first message, renamed, found by its title and deleted', async () => {
   const chat = await person();
@@ -18,7 +16,7 @@ test('a conversation is made by its first message, renamed, found by its title a
 
   await api('POST', `/v1/conversations/${id}`, { metadata: { title: `Tell me of the ${mark}`, other: 'kept' } });
   await chat.page.getByRole('button', { name: `Rename “Tell me of the ${mark}”` }).click();
-  await chat.page.getByLabel('Title').fill(`On the ${mark}`);
+  await chat.page.getByLabel('Title', { exact: true }).fill(`On the ${mark}`);
   await chat.page.keyboard.press('Enter');
   await chat.page.getByRole('heading', { level: 1, name: `On the ${mark}` }).waitFor();
   assert.deepEqual((await api('GET', `/v1/conversations/${id}`)).body.metadata, { title: `On the ${mark}`, other: 'kept' });

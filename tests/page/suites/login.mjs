@@ -2,10 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { person, withBrowser } from './browser.mjs';
-import { token } from './node.mjs';
-
-withBrowser();
+import { person } from '../browser.mjs';
+import { token } from '../node.mjs';
 
 /** As if its time had passed. */
 const expire = (chat, change) =>

@@ -2,10 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { person, withBrowser } from './browser.mjs';
-import { api, edge, kill, nodes, owner } from './node.mjs';
-
-withBrowser();
+import { person } from '../browser.mjs';
+import { api, edge, kill, nodes, owner } from '../node.mjs';
 
 const WORDS = 80;
 /** What `long` answers to this word. */
@@ -35,14 +33,15 @@ test('a reload in the middle of an answer does not end it', async () => {
 
 test('what was sent and not yet taken when the page was closed happens once', async () => {
   const chat = await person();
-  const held = Promise.withResolvers();
+  let taken;
+  const held = new Promise((done) => (taken = done));
   // The request reaches the service, and its answer never the page.
   await chat.page.route('**/v1/responses', async (route) => {
     await route.fetch().catch(() => {});
-    held.resolve();
+    taken();
   });
   await chat.say('once', 'echo');
-  await held.promise;
+  await held;
   await chat.page.unroute('**/v1/responses');
   await chat.page.reload();
   await chat.ready();
@@ -73,7 +72,7 @@ test('two browsers in one conversation see the same, as it is written', async ()
   await two.done();
 });
 
-test('a network that was away is noticed, and the answer goes on where it broke', async () => {
+test('a network that was away is noticed, and the answer goes on where it broke', async (t) => {
   const chat = await person();
   const asked = [];
   chat.page.on('request', (request) => request.url().includes('starting_after') && asked.push(request.url()));
@@ -82,7 +81,7 @@ test('a network that was away is noticed, and the answer goes on where it broke'
   // Chromium lets a stream that is open go on, so the first of it is cut at its source.
   const victim = await edge();
   await chat.context.setOffline(true);
-  const restart = kill(victim);
+  const restart = kill(victim, t);
   await chat.page.getByText(/connection lost/).waitFor();
   assert.equal(await chat.page.getByRole('status').filter({ hasText: 'Reconnecting…' }).count(), 1);
   await chat.context.setOffline(false);
@@ -93,23 +92,23 @@ test('a network that was away is noticed, and the answer goes on where it broke'
   await chat.done();
 });
 
-test('the node that makes the answer is killed, and it goes on', async () => {
+test('the node that makes the answer is killed, and it goes on', async (t) => {
   const chat = await person();
   await chat.say('survive', 'long');
   await chat.begun();
-  const restart = kill(await owner());
+  const restart = kill(await owner(), t);
   await check(chat, 'survive');
   await chat.picture('survived');
   await restart();
   await chat.done();
 });
 
-test('the only node that the page knows is killed, and it goes on when that is back', async () => {
+test('the only node that the page knows is killed, and it goes on when that is back', async (t) => {
   const [node] = nodes;
   const chat = await person({ at: node.url });
   await chat.say('return', 'long');
   await chat.begun();
-  const restart = kill(node);
+  const restart = kill(node, t);
   await chat.page.getByText(/connection lost/).waitFor();
   await chat.field.fill('typed meanwhile');
   await restart();

@@ -3,12 +3,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { person, withBrowser } from './browser.mjs';
-import { nodes, opsUrl, url } from './node.mjs';
+import { person } from '../browser.mjs';
+import { nodes, opsUrl, url } from '../node.mjs';
 
-withBrowser();
-
-const corpus = readFileSync(new URL('xss.txt', import.meta.url), 'utf8').trim().split('\n');
+const corpus = readFileSync(new URL('../xss.txt', import.meta.url), 'utf8').trim().split('\n');
 
 /** What stands in the messages and has no business there. */
 const intruders = (page) =>
@@ -53,7 +51,7 @@ test('one text with all of the corpus, as a title too, is text', async () => {
   await chat.ask(corpus.join('\n\n'), 'echo');
   assert.deepEqual(await intruders(chat.page), []);
   await chat.page.getByRole('button', { name: /^Rename/ }).first().click();
-  await chat.page.getByLabel('Title').fill('<img src=x onerror=window.hit=1>');
+  await chat.page.getByLabel('Title', { exact: true }).fill('<img src=x onerror=window.hit=1>');
   await chat.page.keyboard.press('Enter');
   await chat.page.getByRole('heading', { level: 1, name: '<img src=x' }).waitFor();
   assert.equal(await chat.page.locator('#conversations img').count(), 0);
@@ -77,7 +75,9 @@ test('if it were more than text after all, the browser would not run it', async 
     } catch {
       violated.push('trusted html');
     }
-    const seen = new Promise((done) => addEventListener('securitypolicyviolation', done, { once: true }));
+    const seen = new Promise((done) => {
+      addEventListener('securitypolicyviolation', (event) => event.effectiveDirective === 'connect-src' && done());
+    });
     await fetch('https://example.com/').catch(() => {});
     await seen;
     return violated;

@@ -80,9 +80,8 @@ fn router<S: Clone + Send + Sync + 'static>(
 ) -> Router<S> {
     let file = |(path, kind, bytes): &(&'static str, &'static str, &'static [u8])| (*path, File::new(kind, bytes));
     let pages = Pages(Arc::new(files.iter().map(file).collect()));
-    let named = async |State(pages): State<Pages>, headers: HeaderMap, Path(path): Path<String>| {
-        pages.show(&path, &headers)
-    };
+    let named =
+        async |State(pages): State<Pages>, headers: HeaderMap, Path(path): Path<String>| pages.show(&path, &headers);
     let first = async move |State(pages): State<Pages>, headers: HeaderMap| pages.show(index, &headers);
     Router::new().route("/", get(first)).route("/page/{*path}", get(named)).with_state(pages)
 }
@@ -160,7 +159,10 @@ mod tests {
             let tag = first.headers()["etag"].to_str().unwrap().to_owned();
             for known in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".to_owned()] {
                 let again = get_with(router.clone(), "/", Some(&known)).await;
-                assert_eq!((again.status(), again.headers()["etag"].to_str().unwrap()), (StatusCode::NOT_MODIFIED, &*tag));
+                assert_eq!(
+                    (again.status(), again.headers()["etag"].to_str().unwrap()),
+                    (StatusCode::NOT_MODIFIED, &*tag)
+                );
                 assert!(again.headers().contains_key("content-security-policy"), "{known}");
             }
             assert_eq!(get_with(router, "/", Some("\"other\"")).await.status(), StatusCode::OK);

@@ -6,6 +6,8 @@ import { accessToken } from './session.js';
 import { randomKey } from './keys.js';
 
 const ATTEMPTS = 7;
+/** A token may be refused, renewed, refused again and given by the person; a service that refuses that too refuses all. */
+const TOKENS = 3;
 const WAIT_FIRST_MS = 250;
 const WAIT_LAST_MS = 4_000;
 /** A page of a list is as long as the service allows. */
@@ -17,7 +19,7 @@ export const waiting = { tell: () => {} };
 /** One attempt with a good token; a body that is a stream is the caller's to read. */
 export async function attempt(method, path, { body, key, signal } = {}) {
   let refused = null;
-  for (;;) {
+  for (let n = 1; ; n += 1) {
     const token = await accessToken(refused);
     const headers = { authorization: `Bearer ${token}` };
     const named = path.match(/conv_[0-9a-f]+/)?.[0] ?? body?.conversation;
@@ -32,7 +34,7 @@ export async function attempt(method, path, { body, key, signal } = {}) {
       if (signal?.aborted) throw error;
       throw new Failure({});
     }
-    if (response.status === 401 && refused !== token) {
+    if (response.status === 401 && n < TOKENS) {
       refused = token;
       continue;
     }

@@ -8,11 +8,11 @@ const MODEL = 'klatch.model';
 const FIELD_PX_MAX = 240;
 
 export class Composer {
-  /** `send(text, model, onBusy)`, `stop()`, `editLast()`. */
-  constructor({ send, stop, editLast }) {
+  /** `send(text, model, onBusy)`, `stop()`, `editLast()`, and `retry()` where the models could not be read. */
+  constructor({ send, stop, editLast, retry }) {
     this.field = byId('text');
     this.conversation = null;
-    this.actions = { send, stop, editLast };
+    this.actions = { send, stop, editLast, retry };
     byId('composer').addEventListener('submit', (event) => {
       event.preventDefault();
       this.submit('enqueue');
@@ -53,7 +53,11 @@ export class Composer {
 
   submit(onBusy) {
     const text = this.field.value;
-    if (!text.trim() || !this.model) return;
+    if (!text.trim()) return;
+    if (!this.model) {
+      this.actions.retry();
+      return;
+    }
     this.set('');
     this.actions.send(text, this.model, onBusy);
   }

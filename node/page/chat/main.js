@@ -28,7 +28,7 @@ const SHORTCUTS = [
 let thread = null;
 const view = new ThreadView({ edit, regenerate, again });
 const sidebar = new Sidebar((id) => go(id));
-const composer = new Composer({ send: told(send), stop, editLast: () => view.lastEditable() });
+const composer = new Composer({ send: told(send), stop, retry: told(() => composer.loadModels()), editLast: () => view.lastEditable() });
 
 function go(id) {
   if (location.hash.slice(1) === (id ?? '')) show();
@@ -156,10 +156,15 @@ function again(turn) {
   thread.send(turn.text, composer.model, 'enqueue');
 }
 
+const narrow = matchMedia('(max-width: 760px)');
+
+/** It is always there where there is room. */
 function openSidebar() {
-  byId('app').classList.add('with-sidebar');
-  byId('shade').hidden = false;
-  byId('open-sidebar').setAttribute('aria-expanded', 'true');
+  if (narrow.matches) {
+    byId('app').classList.add('with-sidebar');
+    byId('shade').hidden = false;
+    byId('open-sidebar').setAttribute('aria-expanded', 'true');
+  }
   byId('search').focus();
 }
 

@@ -27,6 +27,11 @@ export class Thread extends EventTarget {
     this.left = new AbortController();
   }
 
+  /** Turns whose items may enter at any moment: they are taken together with their turn. */
+  get pending() {
+    return this.turns.some((turn) => turn.open || turn.settling);
+  }
+
   get running() {
     return this.turns.find((turn) => turn.open);
   }
@@ -69,7 +74,7 @@ export class Thread extends EventTarget {
       this.changed();
     });
     turn.addEventListener('refused', (event) => this.dispatchEvent(new CustomEvent('refused', { detail: event.detail })));
-    turn.addEventListener('ended', () => this.settle(turn));
+    turn.addEventListener('ended', () => this.settle(turn).catch((error) => this.dispatchEvent(new CustomEvent('refused', { detail: error }))));
     turn.run(this.left.signal).catch((error) => turn.end('failed', String(error.message ?? error)));
     this.changed();
   }
@@ -81,7 +86,15 @@ export class Thread extends EventTarget {
   /** Its items are there now, unless it left none. */
   async settle(turn) {
     unsent.remove(turn);
-    this.dispatchEvent(new CustomEvent('ended', { detail: turn }));
+    turn.settling = true;
+    try {
+      await this.take(turn);
+    } finally {
+      turn.settling = false;
+    }
+  }
+
+  async take(turn) {
     if (turn.gone) {
       this.drop(turn);
       return this.changed();
@@ -104,6 +117,7 @@ export class Thread extends EventTarget {
   async sync(turn = null) {
     const last = this.items.at(-1);
     const since = await api.items.since(this.id, last?.id);
+    if (!turn && this.pending) return;
     // Another sync may have been faster.
     const known = new Set(this.items.map((item) => item.id));
     this.items.push(...since.filter((item) => !known.has(item.id)));
@@ -148,7 +162,7 @@ export class Thread extends EventTarget {
     const sending = this.turns.some((turn) => turn.status === 'sending');
     const open = await api.responses.open(this.id, { once: true });
     if (!sending) await this.follow(open);
-    if (!this.running) await this.sync();
+    if (!this.pending) await this.sync();
   }
 
   /** A moment later, as long as the page is seen; at once when it comes back into sight. */

@@ -65,7 +65,8 @@ export class Turn extends EventTarget {
     const { id, sequence, conversation, text, model, onBusy, key } = this;
     if (!id) {
       const body = { model, conversation, input: text, stream: true, on_busy: onBusy };
-      return api.attempt('POST', '/v1/responses', { body, key, signal });
+      // It goes out, even if the person looks at another conversation the moment after.
+      return api.attempt('POST', '/v1/responses', { body, key });
     }
     const from = sequence >= 0 ? `&starting_after=${sequence}` : '';
     return api.attempt('GET', `/v1/responses/${id}?stream=true${from}`, { signal });

@@ -77,7 +77,7 @@ test('Stop stops at the service, and what was said stays', async () => {
 
 test('what is said while an answer is written waits for it, and is seen to wait', async () => {
   const chat = await person();
-  await chat.say('first', 'slow');
+  await chat.say('first', 'long');
   await chat.begun();
   assert.ok(await chat.button('Queue').isVisible());
   await chat.say('second', 'echo');

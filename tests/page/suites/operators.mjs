@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { person } from '../browser.mjs';
-import { kill, nodes, opsUrl } from '../node.mjs';
+import { api, kill, nodes, opsUrl } from '../node.mjs';
 
 const opened = async (options) => {
   const seen = await person({ at: opsUrl, loggedIn: false, ...options });
@@ -42,6 +42,7 @@ test('nodes, shards, turns and streams are shown as they are', async () => {
 
 test('a death is seen: on the tile, on the map, and in words', async (t) => {
   const [seen, dark] = [await opened({ viewport: { width: 1180, height: 1180 } }), await opened({ colorScheme: 'dark', viewport: { width: 1180, height: 1180 } })];
+  for (let n = 0; n < 40; n += 1) await api('POST', '/v1/responses', { model: 'echo', input: 'a little traffic' });
   const victim = nodes[1];
   const before = Number((await tile(seen, victim).locator('.loads b').first().innerText()).replace(',', ''));
   const restart = kill(victim, t);

@@ -84,9 +84,7 @@ async fn target(nodes: &[&NodeProcess], url: String) -> anyhow::Result<Target> {
         node.token("bob", "default").await?,
         node.token("ann", "elsewhere").await?,
     ];
-    let shown = |(n, node): (usize, &&NodeProcess)| {
-        serde_json::json!({"name": ClusterProcesses::name(n), "url": node.url, "opsUrl": node.ops_url, "process": node.id()})
-    };
+    let shown = |(n, node): (usize, &&NodeProcess)| serde_json::json!({"name": ClusterProcesses::name(n), "url": node.url, "opsUrl": node.ops_url, "process": node.id()});
     let nodes = nodes.iter().enumerate().map(shown).collect();
     Ok(Target { url, ops_url: node.ops_url.clone(), tokens, authority: None, nodes })
 }

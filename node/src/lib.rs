@@ -7,6 +7,7 @@ pub mod durations;
 pub mod http;
 pub mod net;
 pub mod ops;
+pub mod page;
 pub mod peers;
 pub mod responders;
 pub mod serve;

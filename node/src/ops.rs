@@ -1,4 +1,4 @@
-//! The operators' port: metrics, probes and what this node knows of the cluster. Started by `serve` as the first port,
+//! The operators' port: metrics, probes, what this node knows of the cluster, and a page that shows it. Started by `serve` as the first port,
 //! and the last to close.
 //!
 //! Liveness looks at nothing but this process: a probe that asked the store would restart every node when it blips.
@@ -14,10 +14,14 @@ use axum::routing::get;
 use axum::{Json, Router};
 use futures::future::BoxFuture;
 use klatch_actors::node::{MemberStatus, Status};
+use klatch_protocol::Shard;
+use klatch_protocol::ids::SHARDS;
 use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use crate::page;
 
 const METRICS_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -83,6 +87,15 @@ pub struct LoadShown {
     pub open_turns: usize,
 }
 
+/// The placement of all shards by the view by which this node routes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct ShardsShown {
+    view: u64,
+    nodes: Vec<String>,
+    /// By shard: the place of its node in `nodes`; null where no node can have it.
+    owners: Vec<Option<usize>>,
+}
+
 #[derive(Serialize)]
 struct Ready {
     ready: bool,
@@ -96,7 +109,9 @@ pub fn router(ops: Ops) -> Router {
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readyz))
         .route("/cluster", get(cluster))
+        .route("/cluster/shards", get(shards))
         .with_state(ops)
+        .merge(page::operators())
 }
 
 async fn metrics(State(ops): State<Ops>) -> impl IntoResponse {
@@ -129,6 +144,14 @@ async fn cluster(State(ops): State<Ops>) -> Json<NodeShown> {
         draining,
         members: (ops.members)().await.into_iter().map(shown).collect(),
     })
+}
+
+async fn shards(State(ops): State<Ops>) -> Json<ShardsShown> {
+    let view = (ops.status)().await.unwrap_or_default().view;
+    let names: Vec<Arc<str>> = view.members.keys().cloned().collect();
+    let place = |shard| view.owner(Shard(shard)).and_then(|owner| names.iter().position(|name| *name == owner.name));
+    let owners = (0..SHARDS).map(place).collect();
+    Json(ShardsShown { view: view.number, nodes: names.iter().map(ToString::to_string).collect(), owners })
 }
 
 fn shown(member: MemberStatus) -> MemberShown {
@@ -169,14 +192,18 @@ mod tests {
     }
 
     fn ops(readiness: Readiness) -> Router {
-        router(Ops {
+        router(shown_ops(readiness))
+    }
+
+    fn shown_ops(readiness: Readiness) -> Ops {
+        Ops {
             node_name: "klatch-0".into(),
             incarnation: 7,
             readiness: watch::channel(readiness).1,
             status: Arc::new(|| Box::pin(async { Some(Status { joined: true, ..Status::default() }) })),
             members: Arc::new(|| Box::pin(async { vec![member()] })),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
-        })
+        }
     }
 
     async fn get(router: Router, path: &str) -> Response<Body> {
@@ -205,6 +232,30 @@ mod tests {
         let load = shown.members[0].load.as_ref().map(|load| load.open_turns);
         assert_eq!((shown.members[0].status.as_str(), shown.members[0].shards, load), ("up", 1024, Some(3)));
         assert!(!shown.draining);
+    }
+
+    #[tokio::test]
+    async fn the_map_places_every_shard_as_the_view_does() {
+        let nobody: serde_json::Value =
+            serde_json::from_str(&text(get(ops(Readiness::Serving), "/cluster/shards").await).await).unwrap();
+        assert_eq!(nobody["owners"].as_array().unwrap().len(), usize::from(SHARDS));
+        assert!(nobody["owners"][0].is_null(), "a view of nobody places nothing");
+        let mut view = klatch_actors::membership::view::View::default();
+        for name in ["a", "b"] {
+            view.members.insert(name.into(), Member { incarnation: 1, status: Up, address: String::new() });
+        }
+        let seen = view.clone();
+        let status = Arc::new(move || -> BoxFuture<'static, Option<Status>> {
+            let status = Status { view: seen.clone(), ..Status::default() };
+            Box::pin(async { Some(status) })
+        });
+        let shown = text(get(router(Ops { status, ..shown_ops(Readiness::Serving) }), "/cluster/shards").await).await;
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let names = ["a", "b"];
+        for (shard, owner) in shown["owners"].as_array().unwrap().iter().enumerate() {
+            let name = names[owner.as_u64().unwrap() as usize];
+            assert_eq!(view.owner(Shard(shard as u16)).unwrap().name.as_ref(), name);
+        }
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ mod lookup;
 pub mod metrics;
 mod models;
 mod observe;
+mod open_turns;
 pub mod openapi;
 mod options;
 mod rate;
@@ -52,7 +53,7 @@ pub fn router(edge: Edge) -> Router {
     let (routes, description) =
         OpenApiRouter::with_openapi(openapi::base()).nest("/v1", api).merge(session_routes()).split_for_parts();
     let description = Router::new().route("/openapi.json", get(openapi::show)).with_state(openapi::finish(description));
-    finish(routes.with_state(edge).merge(description))
+    finish(routes.with_state(edge).merge(description).merge(crate::page::chat()))
 }
 
 /// Of a process of the role `auth`.
@@ -77,6 +78,7 @@ fn api_routes() -> OpenApiRouter<Edge> {
         .routes(routes!(conversations::fork))
         .routes(routes!(items::add, items::list))
         .routes(routes!(items::read, items::delete))
+        .routes(routes!(open_turns::list))
         .routes(routes!(submit::create))
         .routes(routes!(responses::read, responses::delete))
         .routes(routes!(responses::cancel))

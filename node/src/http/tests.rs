@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use super::{Edge, EdgeOptions, router};
 use crate::auth::{Auth, AuthOptions};
 use crate::config::TenantLimits;
-use crate::responders;
+use crate::responders::{self, ResponderOptions};
 use crate::stores::memory_records::MemoryRecords;
 
 struct World {
@@ -68,10 +68,14 @@ impl World {
     }
 
     async fn with(options: EdgeOptions) -> Self {
+        Self::with_responders(options, &[]).await
+    }
+
+    async fn with_responders(options: EdgeOptions, own: &[ResponderOptions]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let records = Arc::new(MemoryRecords::default());
         let auth = Auth::open(&AuthOptions::default(), records, Some(folder.path())).expect("auth");
-        let responders = Arc::new(responders::build(&[]).expect("the built-in ones"));
+        let responders = Arc::new(responders::build(own).expect("they can be built"));
         let options_of_node = NodeOptions::new("n", 1, Arc::new(MemoryStore::default()), responders.clone());
         let node = Node::start(options_of_node).await.expect("a node");
         let auth = Arc::new(auth);
@@ -521,7 +525,7 @@ async fn every_route_is_described() {
     assert!(described["openapi"].as_str().expect("a version").starts_with("3.1"));
     let paths = described["paths"].as_object().expect("paths");
     let count: usize = paths.values().map(|path| path.as_object().expect("methods").len()).sum();
-    assert_eq!(count, 22, "{:?}", paths.keys().collect::<Vec<_>>());
+    assert_eq!(count, 23, "{:?}", paths.keys().collect::<Vec<_>>());
     for (path, methods) in paths.iter().filter(|(path, _)| path.starts_with("/v1/")) {
         for (method, operation) in methods.as_object().expect("methods") {
             for status in ["200", "400", "401", "404", "409", "413", "422", "429", "503"] {
@@ -532,4 +536,37 @@ async fn every_route_is_described() {
     let response = &described["components"]["schemas"]["Response"];
     let required = response["required"].as_array().expect("required fields").len();
     assert_eq!(required, response["properties"].as_object().expect("fields").len());
+}
+
+#[tokio::test]
+async fn turns_that_have_not_ended_are_listed_until_their_items_are_there() {
+    let slow = json!({"kind": "echo", "name": "slow", "delay_ms": 3_600_000});
+    let slow: ResponderOptions = serde_json::from_value(slow).expect("a responder");
+    let world = World::with_responders(EdgeOptions::default(), &[slow]).await;
+    let conversation = world.conversation().await;
+    let path = format!("/v1/conversations/{conversation}/responses");
+    assert_eq!(world.get(&path).await.json()["data"], json!([]));
+    let begin = async || {
+        let body = json!({"model": "slow", "conversation": conversation, "background": true});
+        world.say(body).await["id"].clone()
+    };
+    let (first, second) = (begin().await, begin().await);
+    let listed = world.get(&path).await.json();
+    let ids = |listed: &Value| {
+        let each = listed["data"].as_array().expect("a list").iter();
+        each.map(|response| response["id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&listed), [first.clone(), second.clone()]);
+    assert_eq!((&listed["data"][1]["status"], &listed["has_more"]), (&json!("queued"), &json!(false)));
+    assert_eq!(world.history(&conversation).await, [""; 0], "items come at the end");
+    for id in [&first, &second] {
+        let id = id.as_str().expect("an id");
+        assert_eq!(world.post(&format!("/v1/responses/{id}/cancel"), json!({})).await.status, 200);
+    }
+    assert_eq!(ids(&world.get(&path).await.json()), [Value::Null; 0]);
+
+    let mut other = World { token: world.token_of("bob", "home"), ..world };
+    other.get(&path).await.error(404);
+    other.token = other.token_of("ann", "elsewhere");
+    other.get(&path).await.error(404);
 }

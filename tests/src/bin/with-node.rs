@@ -29,6 +29,8 @@ struct Target {
     tokens: [String; 3],
     /// File of the certificate that the URL's is signed with.
     authority: Option<PathBuf>,
+    /// Each node by itself, for commands that end one: name, URLs and process.
+    nodes: serde_json::Value,
 }
 
 #[tokio::main]
@@ -46,7 +48,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         None => {
             let config = format!("[limits]\nrequests_per_minute = 1000000\n{responders}");
             let node = NodeProcess::start(NodeSettings { config, ..NodeSettings::default() }).await?;
-            let target = target(&node, node.url.clone()).await?;
+            let target = target(&[&node], node.url.clone()).await?;
             let ended = run(&command, &target).await?;
             complain([("node", node.log())])?;
             Ok(ended)
@@ -56,16 +58,17 @@ async fn main() -> anyhow::Result<ExitCode> {
             let settings = ClusterSettings { nodes, links: Links::Direct, limits, sections };
             let top = if behind_nginx { "trust_forwarded_for = true\n" } else { "" };
             let cluster = ClusterProcesses::start_with(settings, top).await?;
+            let nodes: Vec<&NodeProcess> = cluster.nodes.iter().collect();
             let ended = if behind_nginx {
                 let nginx = Nginx::start(&cluster.urls()).await?;
-                let mut target = target(&cluster.nodes[0], nginx.url.clone()).await?;
+                let mut target = target(&nodes, nginx.url.clone()).await?;
                 target.authority = Some(nginx.authority());
                 let ended = run(&command, &target).await?;
                 eprint!("{}", nginx.complaints());
                 ended
             } else {
                 let balancer = Balancer::start(cluster.urls()).await?;
-                run(&command, &target(&cluster.nodes[0], balancer.url()).await?).await?
+                run(&command, &target(&nodes, balancer.url()).await?).await?
             };
             complain(cluster.nodes.iter().map(|node| (node.url.as_str(), node.log())))?;
             Ok(ended)
@@ -73,14 +76,17 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn target(node: &NodeProcess, url: String) -> anyhow::Result<Target> {
+async fn target(nodes: &[&NodeProcess], url: String) -> anyhow::Result<Target> {
+    let node = *nodes.first().context("there is a node")?;
     node.add_user("ann", PASSWORD).await?;
     let tokens = [
         node.token("ann", "default").await?,
         node.token("bob", "default").await?,
         node.token("ann", "elsewhere").await?,
     ];
-    Ok(Target { url, ops_url: node.ops_url.clone(), tokens, authority: None })
+    let shown = |(n, node): (usize, &&NodeProcess)| serde_json::json!({"name": ClusterProcesses::name(n), "url": node.url, "opsUrl": node.ops_url, "process": node.id()});
+    let nodes = nodes.iter().enumerate().map(shown).collect();
+    Ok(Target { url, ops_url: node.ops_url.clone(), tokens, authority: None, nodes })
 }
 
 async fn run(command: &[String], target: &Target) -> anyhow::Result<ExitCode> {
@@ -92,6 +98,7 @@ async fn run(command: &[String], target: &Target) -> anyhow::Result<ExitCode> {
         .args(arguments)
         .env("KLATCH_URL", &target.url)
         .env("KLATCH_OPS_URL", &target.ops_url)
+        .env("KLATCH_NODES", target.nodes.to_string())
         .env("KLATCH_TOKEN", ann)
         .env("KLATCH_TOKEN_OTHER", other)
         .env("KLATCH_TOKEN_OTHER_TENANT", other_tenant)
@@ -122,6 +129,13 @@ kind = "echo"
 delay_ms = 300
 token_delay_ms = 50
 tokens = 40
+
+[[responder]]
+name = "long"
+kind = "echo"
+delay_ms = 100
+token_delay_ms = 100
+tokens = 80
 
 [[responder]]
 name = "failing"

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::conversation::Conversation;
 use super::items::WireItem;
+use super::response::Response;
 
 /// Members of a page where the request does not say.
 pub const LIMIT_DEFAULT: usize = 20;
@@ -36,6 +37,12 @@ impl Listed for WireItem {
 }
 
 impl Listed for Conversation {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Listed for Response {
     fn id(&self) -> &str {
         &self.id
     }

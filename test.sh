@@ -2,7 +2,7 @@
 # Everything that must hold before a change lands: installs what is missing, then runs every check and every test.
 #
 #   ./test.sh            all of it
-#   ./test.sh STEP…      some of it: lint unit simulations clients failover edge deploy monitoring fuzz readme
+#   ./test.sh STEP…      some of it: lint unit simulations clients failover edge page deploy monitoring fuzz readme
 set -euo pipefail
 cd "$(dirname "$0")"
 export RUST_BACKTRACE=0
@@ -51,7 +51,7 @@ lint() {
 
 unit() {
   say "unit and integration tests"
-  debian curl:curl redis-server:redis-server nginx:nginx openssl:openssl
+  debian curl:curl redis-server:redis-server nginx:nginx openssl:openssl redis-tools:redis-cli
   cargo build --locked --workspace
   cargo test --locked --workspace "${SIMULATIONS[@]/#/--exclude=}"
 }
@@ -147,6 +147,14 @@ deploy() {
   fi
 }
 
+page() {
+  say "both pages in a real browser"
+  debian nodejs:node npm:npm redis-server:redis-server nginx:nginx chromium:chromium
+  cargo build --locked --workspace
+  (cd tests/page && npm ci --silent --no-audit --no-fund)
+  target/debug/with-node --nodes 3 --nginx npm --prefix tests/page test
+}
+
 monitoring() {
   say "what watches a cluster, watching one"
   debian python3:python3 prometheus:promtool prometheus-alertmanager:amtool prometheus-nginx-exporter:prometheus-nginx-exporter \
@@ -175,7 +183,7 @@ readme() {
   python3 tests/readme.py
 }
 
-STEPS="lint unit simulations clients failover edge deploy monitoring fuzz readme"
+STEPS="lint unit simulations clients failover edge page deploy monitoring fuzz readme"
 for step in "${@:-$STEPS}"; do
   for one in $step; do
     case " $STEPS " in

@@ -148,10 +148,10 @@ async fn cluster(State(ops): State<Ops>) -> Json<NodeShown> {
 
 async fn shards(State(ops): State<Ops>) -> Json<ShardsShown> {
     let view = (ops.status)().await.unwrap_or_default().view;
-    let names: Vec<Arc<str>> = view.members.keys().cloned().collect();
+    let names: Vec<Arc<str>> = view.members().keys().cloned().collect();
     let place = |shard| view.owner(Shard(shard)).and_then(|owner| names.iter().position(|name| *name == owner.name));
     let owners = (0..SHARDS).map(place).collect();
-    Json(ShardsShown { view: view.number, nodes: names.iter().map(ToString::to_string).collect(), owners })
+    Json(ShardsShown { view: view.number(), nodes: names.iter().map(ToString::to_string).collect(), owners })
 }
 
 fn shown(member: MemberStatus) -> MemberShown {
@@ -177,9 +177,10 @@ mod tests {
     use axum::http::{Request, Response};
     use http_body_util::BodyExt;
     use klatch_actors::gateway::forward::NodeLoad;
-    use klatch_actors::membership::view::Member;
+    use klatch_actors::membership::view::{Member, View};
     use klatch_actors::peers::PeerId;
     use klatch_protocol::view::MemberStatus::Up;
+    use klatch_protocol::view::{Row, ViewTable};
     use metrics_exporter_prometheus::PrometheusBuilder;
     use tower::ServiceExt;
 
@@ -240,10 +241,9 @@ mod tests {
             serde_json::from_str(&text(get(ops(Readiness::Serving), "/cluster/shards").await).await).unwrap();
         assert_eq!(nobody["owners"].as_array().unwrap().len(), usize::from(SHARDS));
         assert!(nobody["owners"][0].is_null(), "a view of nobody places nothing");
-        let mut view = klatch_actors::membership::view::View::default();
-        for name in ["a", "b"] {
-            view.members.insert(name.into(), Member { incarnation: 1, status: Up, address: String::new() });
-        }
+        let row = || Row { incarnation: 1, address: String::new(), status: Up, format: 1 };
+        let rows = ["a", "b"].map(|name| (name.to_owned(), row())).into();
+        let view = View::new(&ViewTable { number: 1, rows });
         let seen = view.clone();
         let status = Arc::new(move || -> BoxFuture<'static, Option<Status>> {
             let status = Status { view: seen.clone(), ..Status::default() };

@@ -3,14 +3,12 @@
 //! Keeps the promises of the boundary: what was not sent is told apart from what was not answered, and a peer that is
 //! lost ends what waits for it.
 
-// Its one choice is biased.
-#![allow(clippy::disallowed_macros)]
-
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, select};
 use tokio::sync::watch;
 
 use super::{PeerAddress, PeerError, PeerId, Peers, Serve};
@@ -114,12 +112,12 @@ impl Peers for MemoryPeers {
             let Some((serve, mut lost)) = reached else { return Err(PeerError::NotSent("it is gone")) };
             // In a task of its own: who asked may give up, and it is served all the same.
             let served = tokio::spawn(serve.serve(me.clone(), request));
-            let lost = async { while lost.changed().await.is_ok() && !board.are_cut(&me, &to) {} };
-            tokio::select! {
-                biased;
-                () = lost => Err(PeerError::NoAnswer("it was lost")),
-                answer = served => answer.map_err(|_| PeerError::NoAnswer("it failed")),
-                () = tokio::time::sleep(deadline) => Err(PeerError::NoAnswer("it took too long")),
+            let lost = pin!(async { while lost.changed().await.is_ok() && !board.are_cut(&me, &to) {} });
+            // The first of the two is looked at first.
+            match tokio::time::timeout(deadline, select(lost, served)).await {
+                Ok(Either::Left(_)) => Err(PeerError::NoAnswer("it was lost")),
+                Ok(Either::Right((answer, _))) => answer.map_err(|_| PeerError::NoAnswer("it failed")),
+                Err(_) => Err(PeerError::NoAnswer("it took too long")),
             }
         })
     }

@@ -249,7 +249,7 @@ impl Model {
         let conversation = id(dice);
         let (at, shard, limit) = (dice.below(TIMES), Shard(dice.below(SHARDS) as u16), dice.below(7) as usize);
         let order = if dice.chance(50) { Order::Ascending } else { Order::Descending };
-        let open_row = OpenRow { conversation, epoch: dice.below(3) as u64 };
+        let open_row = OpenRow { conversation, epoch: dice.below(3) };
         match dice.below(100) {
             0..30 => Operation::Append(conversation, Arc::new(self.next_entry(conversation, dice))),
             30..38 => Operation::Compact(conversation, self.next_compaction(conversation, dice)),

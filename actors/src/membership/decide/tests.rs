@@ -1,3 +1,5 @@
+//! Scripts over the decisions of membership: an input on the left, what comes of it on the right.
+
 use super::*;
 
 /// Node `a` among others: each line is what happens, an arrow, and what follows. `at MS` sets the clock.

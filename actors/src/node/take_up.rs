@@ -27,6 +27,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 struct ToRead {
     view: u64,
     members: BTreeSet<PeerId>,
+    /// Names of those that were lost, and are not back.
+    lost: BTreeSet<Arc<str>>,
     mine: BTreeSet<Shard>,
     /// Not read since they are this node's.
     gained: BTreeSet<Shard>,
@@ -41,9 +43,13 @@ impl ToRead {
         let members: BTreeSet<PeerId> = view.ids().collect();
         // In a view that was missed a node may have come, served, and gone.
         let missed = view.number() != self.view + 1;
-        if missed || !self.members.is_subset(&members) {
+        // Who was only frozen may have taken turns until it noticed that it had been declared dead. It comes back as
+        // another life when it has dropped them.
+        let is_back = members.iter().filter(|member| self.lost.remove(&member.name)).count() > 0;
+        if missed || is_back || !self.members.is_subset(&members) {
             self.again.extend(&mine);
         }
+        self.lost.extend(self.members.difference(&members).map(|member| member.name.clone()));
         self.gained.extend(mine.difference(&self.mine));
         self.gained.retain(|shard| mine.contains(shard));
         self.again.retain(|shard| mine.contains(shard) && !self.gained.contains(shard));
@@ -172,6 +178,13 @@ mod tests {
         let mut to_read = after(&[view(1, &["a", "b"])]);
         to_read.view(&me(), &view(2, &["a", "b", "c"]));
         assert_eq!(rest(&mut to_read), []);
+    }
+
+    #[test]
+    fn who_comes_back_may_have_taken_turns_after_it_was_given_up() {
+        let mut to_read = after(&[view(1, &["a", "b"]), view(2, &["a"])]);
+        to_read.view(&me(), &view(3, &["a", "b"]));
+        assert_eq!(rest(&mut to_read), owned(&["a", "b"]).into_iter().collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,0 +1,2 @@
+//! What a turn costs, measured as a user would: the shipped program and what one would use instead, as processes on
+//! loopback, by the CPU time of every process involved. Each binary is one measurement.

@@ -263,6 +263,15 @@ impl Request {
         }
     }
 
+    /// Whether it makes the conversation where there is none.
+    pub fn makes_it(&self) -> bool {
+        match self {
+            Request::Create(_) => true,
+            Request::Submit(submit) => submit.create.is_some(),
+            _ => false,
+        }
+    }
+
     /// Whether it makes sense without taking the conversation over: it only looks at, or stops, what is open.
     pub fn needs_no_claim(&self) -> bool {
         match self {

@@ -120,6 +120,8 @@ pub enum Found {
 
 #[derive(Debug, PartialEq)]
 pub enum Effect<R> {
+    /// Look at the log again, for those who asked while it was looked at.
+    Look,
     /// Claim the log, and read it.
     /// Where an end is given only a log that still ends so: else somebody else has come, and it is looked at again.
     Claim(Option<LogEnd>),
@@ -219,13 +221,15 @@ enum Phase<R> {
 
 #[derive(Debug, PartialEq, Eq)]
 enum ActivatingStep {
-    /// The log is being read.
-    Looking,
+    /// The log is being read, and was not yet when all but the first so many of those who wait asked.
+    Looking { covers: usize },
     Claiming,
     /// Left alone for as long as its owner is at work.
     Elsewhere(PeerId),
     /// Nothing is open, and nobody wants anything that needs a claim: it is about to leave.
     Settled,
+    /// There was no log when it was looked at, and nobody has made one: it is about to leave.
+    Absent,
 }
 
 pub(super) struct Waiting<R> {
@@ -353,7 +357,7 @@ impl<R> Conversation<R> {
     /// Activating: whoever makes it has the log looked at and comes back with [`Input::Looked`], where it is shared; else
     /// has it claimed and read and comes back with [`Input::Activated`].
     pub fn new(fixed: Fixed) -> Self {
-        let step = if fixed.shared { ActivatingStep::Looking } else { ActivatingStep::Claiming };
+        let step = if fixed.shared { ActivatingStep::Looking { covers: 0 } } else { ActivatingStep::Claiming };
         Self { fixed, phase: Phase::Activating { step, waiting: Vec::new() } }
     }
 
@@ -406,9 +410,9 @@ impl<R> Conversation<R> {
     ) -> (Phase<R>, Vec<Effect<R>>) {
         match input {
             Input::Asked { request, reply, admitted, traced } => {
-                self.wait(step, waiting, Waiting { request, reply, admitted, traced })
+                self.wait(now_ms, step, waiting, Waiting { request, reply, admitted, traced })
             }
-            Input::Looked(Look::Absent) => self.serve(now_ms, waiting, Found::Absent),
+            Input::Looked(Look::Absent) => self.absent(now_ms, step, waiting),
             Input::Looked(Look::Free { open, end }) => {
                 if open || waiting.iter().any(|waiting| !waiting.request.needs_no_claim()) {
                     return (Phase::Activating { step: ActivatingStep::Claiming, waiting }, vec![Effect::Claim(end)]);
@@ -430,10 +434,12 @@ impl<R> Conversation<R> {
                 (Phase::Fenced, out)
             }
             Input::Close => match step {
-                ActivatingStep::Looking | ActivatingStep::Claiming => {
+                ActivatingStep::Looking { .. } | ActivatingStep::Claiming => {
                     (Phase::Activating { step, waiting }, vec![Effect::StillBusy])
                 }
-                ActivatingStep::Elsewhere(_) | ActivatingStep::Settled => (Phase::Fenced, vec![Effect::Closed]),
+                ActivatingStep::Elsewhere(_) | ActivatingStep::Settled | ActivatingStep::Absent => {
+                    (Phase::Fenced, vec![Effect::Closed])
+                }
             },
             Input::HistoryLoaded { .. }
             | Input::Said { .. }
@@ -451,9 +457,29 @@ impl<R> Conversation<R> {
         }
     }
 
+    /// There was no log when it was looked at. Whoever asked later may know better, since another node may have made it
+    /// meanwhile: for them it is looked at once more. Who makes it needs no look, since the store refuses a second first entry.
+    fn absent(
+        &self,
+        now_ms: u64,
+        step: ActivatingStep,
+        waiting: Vec<Waiting<R>>,
+    ) -> (Phase<R>, Vec<Effect<R>>) {
+        let covers = if let ActivatingStep::Looking { covers } = step { covers } else { 0 };
+        if waiting.is_empty() {
+            return (Phase::Activating { step: ActivatingStep::Absent, waiting }, vec![Effect::AskToClose]);
+        }
+        if waiting.iter().skip(covers).any(|waiting| !waiting.request.makes_it()) {
+            let step = ActivatingStep::Looking { covers: waiting.len() };
+            return (Phase::Activating { step, waiting }, vec![Effect::Look]);
+        }
+        self.serve(now_ms, waiting, Found::Absent)
+    }
+
     /// A request that comes before the activation.
     fn wait(
         &self,
+        now_ms: u64,
         step: ActivatingStep,
         mut waiting: Vec<Waiting<R>>,
         asked: Waiting<R>,
@@ -472,6 +498,12 @@ impl<R> Conversation<R> {
                 waiting.push(asked);
                 out.push(Effect::Claim(None));
                 ActivatingStep::Claiming
+            }
+            ActivatingStep::Absent if asked.request.makes_it() => return self.serve(now_ms, vec![asked], Found::Absent),
+            ActivatingStep::Absent => {
+                waiting.push(asked);
+                out.push(Effect::Look);
+                ActivatingStep::Looking { covers: 1 }
             }
             step if waiting.len() >= self.fixed.limits.waiting_per_conversation => {
                 out.extend(asked.reply.map(|reply| refuse(reply, full(Full::Conversation))));
@@ -538,6 +570,10 @@ impl<R> Serving<R> {
         self.start_next(now_ms);
         for asked in waiting {
             self.asked(now_ms, asked);
+        }
+        if self.fixed.shared && self.end.is_none() && self.staged.events.is_empty() {
+            // Known for those only who asked before it was looked at.
+            return (Phase::Activating { step: ActivatingStep::Absent, waiting: Vec::new() }, self.out);
         }
         self.advance(now_ms);
         self.phase()

@@ -257,6 +257,7 @@ impl State {
     fn carry_out(&mut self, myself: &ActorRef<ConversationMessage>, effect: Effect<Reply>) -> Option<Input<Reply>> {
         let (myself, store, conversation) = (myself.clone(), self.surroundings.store.clone(), self.conversation);
         match effect {
+            Effect::Look => self.look(&myself),
             Effect::Claim(looked) => self.claim(&myself, looked),
             Effect::Append { entry, rows, traced } => {
                 self.tasks.spawn(tasks::watched(

@@ -268,6 +268,7 @@ fn submit<'a>(words: &[&str], option: impl Fn(&str) -> Option<&'a str>) -> Submi
 
 fn show(effect: &Effect<String>) -> String {
     match effect {
+        Effect::Look => "look".into(),
         Effect::Claim(_) => "claim".into(),
         Effect::WakeForQueue(after) => format!("look at the queue in {}", after.as_millis()),
         Effect::WakeForSign(after) => format!("sign after {} s", after.as_secs()),
@@ -774,7 +775,34 @@ fn what_is_open_elsewhere_is_left_there_until_its_owner_is_gone() {
          free open=yes       -> claim
          watch w 0           ->
          submit a slow one   ->
+         absent              -> look
          absent              -> w: no conversation, ask to close, a: no conversation, ask to close",
+    );
+}
+
+#[test]
+fn that_there_is_nothing_is_told_only_to_who_asked_before_it_was_looked_at() {
+    check_shared(
+        "watch w 0           ->
+         absent              -> look
+         watch v 0           ->
+         absent              -> look
+         free                -> w: not open, v: not open, ask to close",
+    );
+    check_shared(
+        "watch w 0           ->
+         absent              -> look
+         absent              -> w: no conversation, ask to close
+         watch v 0           -> look
+         absent              -> v: no conversation, ask to close
+         create a            -> index append 1-0 claimed+created",
+    );
+    check_shared(
+        "create a            ->
+         watch w 0           ->
+         absent              -> look
+         absent              -> w: not open, index append 1-0 claimed+created
+         saved               -> a: conversation",
     );
 }
 
@@ -800,7 +828,7 @@ fn nothing_is_claimed_for_who_only_looks() {
 #[test]
 fn who_may_not_be_the_owner_any_more_knows_of_no_turn_only_after_an_append() {
     check_shared(
-        "absent              ->
+        "absent              -> ask to close
          create a            -> index append 1-0 claimed+created
          saved               -> a: conversation
          cancel b 0          -> append 1-1 at-work
@@ -811,7 +839,7 @@ fn who_may_not_be_the_owner_any_more_knows_of_no_turn_only_after_an_append() {
 #[test]
 fn an_owner_at_work_shows_it_where_others_might_take_over() {
     check_shared(
-        "absent              ->
+        "absent              -> ask to close
          create a            -> index append 1-0 claimed+created
          saved               -> a: conversation
          submit b slow one   -> sign after 2 s, open append 1-1 accepted0+attempt0#1

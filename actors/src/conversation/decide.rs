@@ -288,7 +288,7 @@ pub(super) struct Staged<R> {
 
 pub(super) enum Owed<R> {
     Answer(R, Answer),
-    /// That something is not there, which only who still owns the conversation can know.
+    /// What only who still owns the conversation can know, or what rests on events that are not durable yet.
     Refusal(R, Refusal),
     /// The turn as it is when the append is durable.
     Turn {
@@ -629,8 +629,15 @@ impl<R> Serving<R> {
         self.state.hot_bytes() + self.window.as_ref().map_or(0, Window::bytes) + keys
     }
 
-    pub(super) fn reply(&mut self, reply: Option<R>, answer: Result<Answer, Refusal>) {
-        self.out.extend(reply.map(|reply| Effect::Reply(reply, answer)));
+    /// Refuses at once, but for what rests on events that may never become durable: a deletion, the use of a key.
+    pub(super) fn refuse(&mut self, reply: Option<R>, refusal: Refusal) {
+        let Some(reply) = reply else { return };
+        let rests = matches!(refusal, Refusal::NotFound(_) | Refusal::KeyReused);
+        if rests && !(self.staged.events.is_empty() && self.is_saved()) {
+            self.staged.owed.push(Owed::Refusal(reply, refusal));
+        } else {
+            self.out.push(refuse(reply, refusal));
+        }
     }
 
     /// Applies the event and owes it to the log.

@@ -29,7 +29,7 @@ impl<R> Serving<R> {
     pub(super) fn asked(&mut self, now_ms: u64, asked: Waiting<R>) {
         let Waiting { request, reply, admitted, traced } = asked;
         if self.staged.owed.len() + self.watchers.len() + self.waits.len() >= WATCHERS_MAX {
-            return self.reply(reply, Err(full(Full::Conversation)));
+            return self.refuse(reply, full(Full::Conversation));
         }
         self.asking = traced;
         match request {
@@ -45,7 +45,7 @@ impl<R> Serving<R> {
             Request::DeleteResponse { caller, turn } => self.delete_response(now_ms, &caller, turn, reply),
             Request::Delete { caller } => match self.known_to(&caller) {
                 Ok(()) => self.delete(now_ms, reply),
-                Err(refusal) => self.reply(reply, Err(refusal)),
+                Err(refusal) => self.refuse(reply, refusal),
             },
             Request::Expire { retention_ms } => self.expire(now_ms, retention_ms, reply),
             Request::Watch { caller, turn, have, bytes_max } => self.watch(&caller, turn, have, bytes_max, reply),
@@ -57,7 +57,7 @@ impl<R> Serving<R> {
                 if self.state.open.is_empty() && self.is_saved() {
                     self.out.push(Effect::CheckEnd);
                 }
-                self.reply(reply, Ok(Answer::Done));
+                self.out.extend(reply.map(|reply| Effect::Reply(reply, Ok(Answer::Done))));
             }
         }
         self.asking = Traced::default();
@@ -77,15 +77,15 @@ impl<R> Serving<R> {
                 && known.key.map(|key| key.key) == created.key.map(|key| key.key)
                 && known.parent.map(|parent| parent.conversation) == created.parent.map(|parent| parent.conversation);
             if !same {
-                return self.reply(reply, Err(Refusal::NotFound(Missing::Conversation)));
+                return self.refuse(reply, Refusal::NotFound(Missing::Conversation));
             }
             if known.key != created.key {
-                return self.reply(reply, Err(Refusal::KeyReused));
+                return self.refuse(reply, Refusal::KeyReused);
             }
             return self.owe(reply, self.summary(true));
         }
         if self.state.deleted {
-            return self.reply(reply, Err(Refusal::NotFound(Missing::Conversation)));
+            return self.refuse(reply, Refusal::NotFound(Missing::Conversation));
         }
         self.begin_log(now_ms, created);
         self.owe(reply, self.summary(false));
@@ -113,11 +113,11 @@ impl<R> Serving<R> {
 
     fn submit(&mut self, now_ms: u64, mut submit: Submit, reply: Option<R>, admitted: bool) {
         if self.state.alive().is_none() && !self.state.deleted && submit.create.is_none() {
-            return self.reply(reply, Err(Refusal::NotFound(Missing::Conversation)));
+            return self.refuse(reply, Refusal::NotFound(Missing::Conversation));
         }
         if self.state.created.is_some() || self.state.deleted {
             if let Err(refusal) = self.known_to(&submit.caller) {
-                return self.reply(reply, Err(refusal));
+                return self.refuse(reply, refusal);
             }
             if let Some(turn) = self.attempted(&submit) {
                 if let Some(reply) = reply {
@@ -131,14 +131,14 @@ impl<R> Serving<R> {
         }
         let Some(traits) = self.traits(&submit.parameters.model) else {
             let message = format!("there is no model {:?}", submit.parameters.model);
-            return self.reply(reply, Err(Refusal::Invalid { param: Param::Model, message }));
+            return self.refuse(reply, Refusal::Invalid { param: Param::Model, message });
         };
         if let Some(chain) = submit.chain.filter(|chain| !self.goes_on_here(chain)) {
             return self.fork_for(now_ms, &submit, chain, reply);
         }
         let room = self.room_for(&submit, admitted).and_then(|()| self.room_for_bytes(&submit.input));
         if let Err(refusal) = room.and_then(|()| self.drop_known(&mut submit.input)) {
-            return self.reply(reply, Err(refusal));
+            return self.refuse(reply, refusal);
         }
         if let Some(created) = submit.create.take().filter(|_| self.state.created.is_none()) {
             self.begin_log(now_ms, *created);
@@ -239,7 +239,7 @@ impl<R> Serving<R> {
                 let known = self.state.key(key);
                 match known.filter(|known| known.used.fingerprint == submit.fingerprint) {
                     Some(known) => Some(known.did.clone()),
-                    None => return self.reply(reply, Err(Refusal::KeyReused)),
+                    None => return self.refuse(reply, Refusal::KeyReused),
                 }
             }
         };
@@ -250,7 +250,7 @@ impl<R> Serving<R> {
                 let answer = Answer::Forked { child, created: Box::new(created), replayed: true };
                 self.staged.owed.push(Owed::Answer(reply, answer));
             }
-            (_, reply) => self.reply(reply, Err(Refusal::KeyReused)),
+            (_, reply) => self.refuse(reply, Refusal::KeyReused),
         }
     }
 
@@ -292,7 +292,7 @@ impl<R> Serving<R> {
                 let created = Box::new(self.child_created(prefix, Some(submit)));
                 self.owe(reply, Answer::Forked { child: chain.child, created, replayed: false });
             }
-            Err(refusal) => self.reply(reply, Err(refusal)),
+            Err(refusal) => self.refuse(reply, refusal),
         }
     }
 
@@ -306,18 +306,18 @@ impl<R> Serving<R> {
         reply: Option<R>,
     ) {
         if let Err(refusal) = self.known_to(caller) {
-            return self.reply(reply, Err(refusal));
+            return self.refuse(reply, refusal);
         }
         let known = self.known_key(key, |did| match did {
             Did::Forked(prefix, child) => Some((*prefix, *child)),
             _ => None,
         });
         let (prefix, child, replayed) = match known {
-            Err(refusal) => return self.reply(reply, Err(refusal)),
+            Err(refusal) => return self.refuse(reply, refusal),
             Ok(Some((prefix, child))) => (prefix, child, true),
             Ok(None) => match self.stage_fork(now_ms, child, before.unwrap_or(self.state.entered_end), key) {
                 Ok(prefix) => (prefix, child, false),
-                Err(refusal) => return self.reply(reply, Err(refusal)),
+                Err(refusal) => return self.refuse(reply, refusal),
             },
         };
         let created = Created { explicit: true, key, ..self.child_created(prefix, None) };
@@ -356,17 +356,17 @@ impl<R> Serving<R> {
 
     fn add_items(&mut self, now_ms: u64, caller: &Caller, mut items: Vec<Item>, key: Option<KeyUse>, reply: Option<R>) {
         if let Err(refusal) = self.known_to(caller) {
-            return self.reply(reply, Err(refusal));
+            return self.refuse(reply, refusal);
         }
         let known = self.known_key(key, |did| match did {
             Did::ItemsAdded(ordinals) => Some(ordinals.clone()),
             _ => None,
         });
         match known {
-            Err(refusal) => self.reply(reply, Err(refusal)),
+            Err(refusal) => self.refuse(reply, refusal),
             Ok(Some(ordinals)) => self.owe(reply, Answer::Items { ordinals, replayed: true }),
             Ok(None) => match self.room_for_bytes(&items).and_then(|()| self.drop_known(&mut items)) {
-                Err(refusal) => self.reply(reply, Err(refusal)),
+                Err(refusal) => self.refuse(reply, refusal),
                 Ok(known) => {
                     let mut fresh = self.state.next_item..;
                     let ordinals = known.into_iter().filter_map(|known| known.or_else(|| fresh.next())).collect();
@@ -418,10 +418,10 @@ impl<R> Serving<R> {
         reply: Option<R>,
     ) {
         if let Err(refusal) = self.known_to(caller) {
-            return self.reply(reply, Err(refusal));
+            return self.refuse(reply, refusal);
         }
         match self.known_key(key, |did| (*did == Did::MetadataSet).then_some(())) {
-            Err(refusal) => self.reply(reply, Err(refusal)),
+            Err(refusal) => self.refuse(reply, refusal),
             Ok(Some(())) => self.owe(reply, self.summary(true)),
             Ok(None) => {
                 self.stage(now_ms, Event::MetadataSet { metadata, key });
@@ -446,13 +446,13 @@ impl<R> Serving<R> {
                 self.stage(now_ms, event);
                 self.owe(reply, self.summary(false));
             }
-            Err(refusal) => self.reply(reply, Err(refusal)),
+            Err(refusal) => self.refuse(reply, refusal),
         }
     }
 
     fn cancel(&mut self, now_ms: u64, caller: &Caller, turn: u64, reply: Option<R>) {
         if let Err(refusal) = self.known_to(caller) {
-            return self.reply(reply, Err(refusal));
+            return self.refuse(reply, refusal);
         }
         if self.state.open.iter().any(|open| open.accepted.turn == turn) {
             let started = self.state.turn(turn).is_some_and(|turn| !turn.attempts.is_empty());
@@ -480,7 +480,7 @@ impl<R> Serving<R> {
 
     fn delete_response(&mut self, now_ms: u64, caller: &Caller, turn: u64, reply: Option<R>) {
         if let Err(refusal) = self.known_to(caller) {
-            return self.reply(reply, Err(refusal));
+            return self.refuse(reply, refusal);
         }
         if turn >= self.state.next_turn || self.state.dropped_turns.contains(&turn) {
             return self.no_response(now_ms, reply);
@@ -522,7 +522,7 @@ impl<R> Serving<R> {
         let ttl_seconds = self.state.alive().and_then(|created| created.ttl_seconds);
         let lives_ms = lives_ms(ttl_seconds, retention_ms);
         let (Some(_), Some(lives_ms)) = (self.state.alive(), lives_ms) else {
-            return self.reply(reply, Ok(Answer::Done));
+            return self.owe(reply, Answer::Done);
         };
         let idle = self.state.open.is_empty();
         let since_ms = if idle { self.state.last_turn_ms } else { now_ms };
@@ -530,14 +530,14 @@ impl<R> Serving<R> {
         if idle && at_ms <= now_ms {
             return self.delete(now_ms, reply);
         }
-        self.reply(reply, Ok(Answer::DueAt(at_ms)));
+        self.owe(reply, Answer::DueAt(at_ms));
     }
 
     fn watch(&mut self, caller: &Caller, turn: u64, have: Mark, bytes_max: usize, reply: Option<R>) {
-        let Some(reply) = reply else { return };
-        match self.known_to(caller) {
-            Err(refusal) => self.out.push(refuse(reply, refusal)),
-            Ok(()) => {
+        match (self.known_to(caller), reply) {
+            (_, None) => {}
+            (Err(refusal), reply) => self.refuse(reply, refusal),
+            (Ok(()), Some(reply)) => {
                 if let Some(watcher) = self.tell(Watcher { turn, have, bytes_max, reply }) {
                     self.watchers.push(watcher);
                 }

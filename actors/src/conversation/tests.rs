@@ -131,6 +131,7 @@ impl World {
             "absent" => Input::Looked(Look::Absent),
             "elsewhere" => Input::Looked(Look::Elsewhere(PeerId { name: "b".into(), incarnation: 1 })),
             "wake" => ask(Request::Wake),
+            "expire" => ask(Request::Expire { retention_ms: None }),
             "still-mine" => {
                 let last = self.log.last().map(|last| LogEnd { position: last.position, token: last.token });
                 Input::EndChecked(Ok(last))
@@ -457,10 +458,10 @@ fn a_turn_is_traced_from_its_acceptance_to_its_end() {
          submit b slow one trace=x       -> open append 1-1 accepted0+attempt0#1 in x
          submit c slow two               ->
          submit d echo three trace=y     ->
-         submit e slow no trace=z by=bob -> e: no conversation
+         submit e slow no trace=z by=bob ->
          saved                           -> call 0#1 in x, append 1-2 accepted1+accepted2 in y
          say 0 hi                        ->
-         saved                           -> append 1-3 delta0:hi
+         saved                           -> e: no conversation, append 1-3 delta0:hi
          saved                           -> release 1
          end 0                           -> append 1-4 completed0+attempt1#1 in x
          saved                           -> b: turn 0 completed \"hi\", call 1#1
@@ -496,8 +497,8 @@ fn the_same_key_is_the_same_turn_whenever_it_comes() {
          saved                            -> a: conversation
          submit b slow one key=k          -> open append 1-1 accepted0+attempt0#1
          submit c slow one key=k          ->
-         submit d slow two key=k body=x   -> d: key reused
-         saved                            -> call 0#1
+         submit d slow two key=k body=x   ->
+         saved                            -> call 0#1, d: key reused
          end 0                            -> append 1-2 completed0
          saved                            -> b: turn 0 completed \"\", c: turn 0 completed \"\" again
          submit e slow one key=k          -> e: turn 0 completed \"\" again
@@ -804,6 +805,19 @@ fn that_there_is_nothing_is_told_only_to_who_asked_before_it_was_looked_at() {
          absent              -> w: not open, index append 1-0 claimed+created
          saved               -> a: conversation",
     );
+}
+
+#[test]
+fn that_something_is_gone_is_told_once_its_deletion_is_durable() {
+    let asked = "activated           ->
+                 create a            -> index append 1-0 claimed+created
+                 saved               -> a: conversation
+                 delete x            -> stop call, due append 1-1 deleted
+                 submit b slow one   ->
+                 expire e            ->
+                 watch w 0           ->";
+    check(&format!("{asked}\n saved -> write unindex, x: done, b: no conversation, e: done, w: no conversation, compact 0 items 0 turns"));
+    check(&format!("{asked}\n down -> x: unavailable, b: unavailable, e: unavailable, w: unavailable, stop call, give up"));
 }
 
 #[test]

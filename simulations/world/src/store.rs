@@ -324,10 +324,12 @@ impl Store for SimulatedStore {
     }
 
     fn due_add(&self, at_ms: u64, conversation: ConversationId) -> Stored<'_, ()> {
+        self.shared.trace(format_args!("{} adds {conversation} as due at {at_ms}", self.who));
         self.write(Kind::Row, Write::DueAdd(at_ms, conversation))
     }
 
     fn due_remove(&self, at_ms: u64, conversation: ConversationId) -> Stored<'_, ()> {
+        self.shared.trace(format_args!("{} removes {conversation} as due at {at_ms}", self.who));
         self.write(Kind::Row, Write::DueRemove(at_ms, conversation))
     }
 

@@ -299,6 +299,14 @@ impl Handle {
         }
     }
 
+    /// Sees to a conversation that nobody has in memory here, and does not wait for it.
+    fn settle(&self, conversation: ConversationId) {
+        let direct = Some(self.surroundings.me());
+        let asked = Asked { conversation, request: Request::Settle, reply: None, hops: 0, direct, relayed: false };
+        // A gateway that is gone is the end of its node.
+        let _ = self.gateway.cast(GatewayMessage::Ask(asked));
+    }
+
     async fn ask_once(
         &self,
         conversation: ConversationId,

@@ -75,6 +75,9 @@ pub enum Request {
     },
     /// Be active: there may be an unfinished turn.
     Wake,
+    /// A row says that a turn may be open, and nobody has the conversation in memory here: claim it, so that nothing older
+    /// can be added any more, finish what is open, and let the row go. Never leaves the node.
+    Settle,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -254,7 +257,8 @@ impl Request {
             | Request::Expire { .. }
             | Request::Watch { .. }
             | Request::Undelivered { .. }
-            | Request::Wake => true,
+            | Request::Wake
+            | Request::Settle => true,
             Request::Submit(submit) => submit.key.is_some() || submit.attempt.is_some(),
             Request::AddItems { key, .. } | Request::Fork { key, .. } => key.is_some(),
             Request::SetMetadata { .. } => true,
@@ -276,7 +280,8 @@ impl Request {
     pub fn needs_no_claim(&self) -> bool {
         match self {
             Request::Watch { .. } | Request::Undelivered { .. } | Request::Wake => true,
-            Request::Create(_)
+            Request::Settle
+            | Request::Create(_)
             | Request::Submit(_)
             | Request::AddItems { .. }
             | Request::SetMetadata { .. }

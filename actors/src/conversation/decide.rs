@@ -222,7 +222,9 @@ enum Phase<R> {
 #[derive(Debug, PartialEq, Eq)]
 enum ActivatingStep {
     /// The log is being read, and was not yet when all but the first so many of those who wait asked.
-    Looking { covers: usize },
+    Looking {
+        covers: usize,
+    },
     Claiming,
     /// Left alone for as long as its owner is at work.
     Elsewhere(PeerId),
@@ -459,12 +461,7 @@ impl<R> Conversation<R> {
 
     /// There was no log when it was looked at. Whoever asked later may know better, since another node may have made it
     /// meanwhile: for them it is looked at once more. Who makes it needs no look, since the store refuses a second first entry.
-    fn absent(
-        &self,
-        now_ms: u64,
-        step: ActivatingStep,
-        waiting: Vec<Waiting<R>>,
-    ) -> (Phase<R>, Vec<Effect<R>>) {
+    fn absent(&self, now_ms: u64, step: ActivatingStep, waiting: Vec<Waiting<R>>) -> (Phase<R>, Vec<Effect<R>>) {
         let covers = if let ActivatingStep::Looking { covers } = step { covers } else { 0 };
         if waiting.is_empty() {
             return (Phase::Activating { step: ActivatingStep::Absent, waiting }, vec![Effect::AskToClose]);
@@ -499,7 +496,9 @@ impl<R> Conversation<R> {
                 out.push(Effect::Claim(None));
                 ActivatingStep::Claiming
             }
-            ActivatingStep::Absent if asked.request.makes_it() => return self.serve(now_ms, vec![asked], Found::Absent),
+            ActivatingStep::Absent if asked.request.makes_it() => {
+                return self.serve(now_ms, vec![asked], Found::Absent);
+            }
             ActivatingStep::Absent => {
                 waiting.push(asked);
                 out.push(Effect::Look);

@@ -59,6 +59,13 @@ impl<R> Serving<R> {
                 }
                 self.out.extend(reply.map(|reply| Effect::Reply(reply, Ok(Answer::Done))));
             }
+            Request::Settle => {
+                self.stale_row = true;
+                self.out.extend(reply.map(|reply| Effect::Reply(reply, Ok(Answer::Done))));
+                if self.state.open.is_empty() {
+                    self.out.push(Effect::AskToClose);
+                }
+            }
         }
         self.asking = Traced::default();
         if self.end.is_none() && self.staged.events.is_empty() {

@@ -131,6 +131,9 @@ impl World {
             "absent" => Input::Looked(Look::Absent),
             "elsewhere" => Input::Looked(Look::Elsewhere(PeerId { name: "b".into(), incarnation: 1 })),
             "wake" => ask(Request::Wake),
+            "settle" => {
+                Input::Asked { request: Request::Settle, reply: None, admitted: true, traced: Traced::default() }
+            }
             "expire" => ask(Request::Expire { retention_ms: None }),
             "still-mine" => {
                 let last = self.log.last().map(|last| LogEnd { position: last.position, token: last.token });
@@ -808,6 +811,21 @@ fn that_there_is_nothing_is_told_only_to_who_asked_before_it_was_looked_at() {
 }
 
 #[test]
+fn what_a_row_tells_of_is_claimed_before_the_row_goes() {
+    check_shared(
+        "absent              -> ask to close
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         restart 2
+         settle              ->
+         free                -> claim
+         activated           -> ask to close
+         close               -> remove open row
+         row-removed         -> closed",
+    );
+}
+
+#[test]
 fn that_something_is_gone_is_told_once_its_deletion_is_durable() {
     let asked = "activated           ->
                  create a            -> index append 1-0 claimed+created
@@ -816,8 +834,12 @@ fn that_something_is_gone_is_told_once_its_deletion_is_durable() {
                  submit b slow one   ->
                  expire e            ->
                  watch w 0           ->";
-    check(&format!("{asked}\n saved -> write unindex, x: done, b: no conversation, e: done, w: no conversation, compact 0 items 0 turns"));
-    check(&format!("{asked}\n down -> x: unavailable, b: unavailable, e: unavailable, w: unavailable, stop call, give up"));
+    check(&format!(
+        "{asked}\n saved -> write unindex, x: done, b: no conversation, e: done, w: no conversation, compact 0 items 0 turns"
+    ));
+    check(&format!(
+        "{asked}\n down -> x: unavailable, b: unavailable, e: unavailable, w: unavailable, stop call, give up"
+    ));
 }
 
 #[test]

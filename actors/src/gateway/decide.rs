@@ -171,6 +171,10 @@ impl Gateway {
         if !self.is_member() || (self.closed && !finishing) {
             return vec![Effect::Refuse(asked.reply, Refusal::Moved)];
         }
+        if known && asked.request == Request::Settle {
+            // Whatever is open there is in good hands.
+            return Vec::new();
+        }
         if !known && self.residents.len() >= self.active_max + OVER_THE_LIMIT {
             let refusal = Refusal::Busy { what: Full::Memory, retry_after_ms: 1_000 };
             return vec![Effect::Refuse(asked.reply, refusal)];
@@ -316,6 +320,16 @@ mod tests {
         ask(&mut gateway, 900, 2);
         assert_eq!(gateway.decide::<()>(1_000, Input::Tick), [Effect::Passivate(id(1))]);
         assert_eq!(gateway.decide::<()>(1_001, Input::Tick), []);
+    }
+
+    #[test]
+    fn what_is_in_memory_is_neither_settled_nor_kept_by_the_wish() {
+        let mut gateway = gateway(10);
+        ask(&mut gateway, 0, 1);
+        let settle = |n| Input::Ask { asked: asked(id(n), Request::Settle), heavy: false };
+        assert_eq!(gateway.decide(900, settle(1)), []);
+        assert_eq!(gateway.decide(900, settle(2)).len(), 1);
+        assert_eq!(gateway.decide::<()>(1_000, Input::Tick), [Effect::Passivate(id(1))]);
     }
 
     #[test]

@@ -145,11 +145,11 @@ impl State {
                 tokio::spawn(forward::forward(peers, behind, to, relays, Known { view, traces }, asked));
             }
             Effect::StopShards => self.stop_shards(),
-            Effect::Passivate(conversation) => {
-                if let Some(shard) = self.shards.get(&conversation.shard()) {
-                    let _ = shard.cast(ShardMessage::Passivate(conversation));
-                }
-            }
+            Effect::Passivate(conversation) => match self.shards.get(&conversation.shard()) {
+                Some(shard) => drop(shard.cast(ShardMessage::Passivate(conversation))),
+                // A shard that was stopped said so much later that it had entered.
+                None => drop(self.core.decide::<Reply>(0, Input::Left(conversation))),
+            },
             Effect::Refuse(Some(reply), refusal) => drop(reply.send(Err(refusal))),
             Effect::Refuse(None, _) => {}
         }

@@ -1,6 +1,9 @@
 //! Open turns that lost their owner: looked for in the shards of this node, and woken here. A task that the node starts,
 //! for as long as it lives; it holds nothing that the next views would not bring again.
 //!
+//! Beside that all shards are read again and again, slowly: a write whose outcome nobody learned may be done when its
+//! conversation has been given up and looked at, and a row may be left behind.
+//!
 //! Does not know who had an open turn: any node may have served it, since an owner that cannot be reached is passed over,
 //! and a turn stays where it is when its shard moves. So with each node that is gone all shards are read again, those
 //! that were this node's before behind those that it just got.
@@ -22,6 +25,9 @@ use crate::store::{OpenRow, Store, StoreError};
 /// Unfinished turns that could not be looked for are looked for again so much later.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
+/// All shards of a node are read once in so long: for one that owns a third of them, six reads a second.
+const SWEPT_IN: Duration = Duration::from_secs(60);
+
 /// Which shards are still to be read, as of the newest view.
 #[derive(Default)]
 struct ToRead {
@@ -34,6 +40,8 @@ struct ToRead {
     gained: BTreeSet<Shard>,
     /// Read before somebody was gone.
     again: BTreeSet<Shard>,
+    /// Read last for no reason.
+    swept: Option<Shard>,
 }
 
 impl ToRead {
@@ -60,6 +68,18 @@ impl ToRead {
         self.gained.pop_first().or_else(|| self.again.pop_first())
     }
 
+    /// One after the other, for as long as there is nothing else to be read.
+    fn sweep(&mut self) -> Option<Shard> {
+        let next = self.mine.range(self.swept.map_or(Shard(0), |swept| Shard(swept.0 + 1))..).next();
+        self.swept = next.or_else(|| self.mine.first()).copied();
+        self.swept
+    }
+
+    /// How long to wait for the next of them.
+    fn sweep_after(&self) -> Duration {
+        SWEPT_IN / self.mine.len().max(1) as u32
+    }
+
     /// It could not be read.
     fn put_back(&mut self, shard: Shard) {
         self.gained.insert(shard);
@@ -77,7 +97,15 @@ pub async fn take_up(handle: Handle, store: Arc<dyn Store>) {
             to_read.view(&handle.surroundings.me(), &view.borrow_and_update());
         }
         let waited = match to_read.next() {
-            None => view.changed().await.map(|()| true),
+            None => match tokio::time::timeout(to_read.sweep_after(), view.changed()).await {
+                Ok(changed) => changed.map(|()| true),
+                Err(_) => {
+                    if let Some(shard) = to_read.sweep() {
+                        sweep(&handle, &*store, shard).await;
+                    }
+                    view.has_changed()
+                }
+            },
             Some(shard) => match take_up_shard(&handle, &*store, shard, &room).await {
                 Ok(()) => view.has_changed(),
                 Err(error) => {
@@ -115,6 +143,15 @@ async fn take_up_shard(
         if rows.len() < ROWS_AT_ONCE {
             return Ok(());
         }
+    }
+}
+
+/// A shard with more rows than are read at once is far from swept: what it lacks are owners, and they were woken.
+async fn sweep(handle: &Handle, store: &dyn Store, shard: Shard) {
+    match store.open(shard, None, ROWS_AT_ONCE).await {
+        Ok(rows) => rows.iter().for_each(|row| handle.settle(row.conversation)),
+        // It comes round again.
+        Err(error) => tracing::debug!(shard.id = shard.0, %error, "a shard was not swept"),
     }
 }
 
@@ -220,6 +257,15 @@ mod tests {
         let shard = to_read.next().expect("it has shards");
         to_read.put_back(shard);
         assert_eq!(rest(&mut to_read).len(), owned(&["a", "b"]).len());
+    }
+
+    #[test]
+    fn all_shards_are_swept_in_turn() {
+        let mut to_read = after(&[view(1, &["a", "b"])]);
+        let mine = owned(&["a", "b"]);
+        let twice: Vec<Shard> = (0..2 * mine.len()).filter_map(|_| to_read.sweep()).collect();
+        assert_eq!(twice, mine.iter().chain(&mine).copied().collect::<Vec<_>>());
+        assert_eq!(ToRead::default().sweep(), None);
     }
 
     #[test]

@@ -106,6 +106,10 @@ impl<R> Shard<R> {
         match input {
             Input::Ask(conversation, held) => self.ask(conversation, held),
             Input::NotDelivered(conversation, held) => self.not_delivered(conversation, held),
+            // The gateway has missed that it is gone.
+            Input::Passivate(conversation) if !self.conversations.contains_key(&conversation) => {
+                vec![Effect::Gone(conversation)]
+            }
             Input::Passivate(conversation) | Input::WantsToClose(conversation) => self.close(conversation),
             Input::StillBusy(conversation) => self.still_busy(conversation),
             Input::Ended(conversation, end) => self.ended(conversation, end),
@@ -115,7 +119,7 @@ impl<R> Shard<R> {
 
     fn ask(&mut self, conversation: ConversationId, message: Held<R>) -> Vec<Effect<R>> {
         let held_max = self.held_max;
-        let wakes = message.request == Request::Wake;
+        let wakes = matches!(message.request, Request::Wake | Request::Settle);
         let Some(resident) = self.conversations.get_mut(&conversation) else {
             let resident = Resident { place: Place::Active, crashes: 0, tries: 0, wanted: wakes };
             self.conversations.insert(conversation, resident);
@@ -341,6 +345,11 @@ mod tests {
             "ask 1               -> start, pass 1
              ended not-activated -> gone",
         );
+    }
+
+    #[test]
+    fn whoever_wants_one_gone_that_is_not_there_is_told_so() {
+        check("passivate -> gone");
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl<R> Serving<R> {
                 // If it was found by its row, that goes when it is closed with nothing open.
                 self.stale_row = true;
                 // None is open here. But somebody else may have owned the conversation since, and have died with it.
-                if self.state.open.is_empty() && self.is_saved() {
+                if self.end.is_some() && self.state.open.is_empty() && self.is_saved() {
                     self.out.push(Effect::CheckEnd);
                 }
                 self.out.extend(reply.map(|reply| Effect::Reply(reply, Ok(Answer::Done))));

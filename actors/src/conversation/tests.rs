@@ -799,6 +799,8 @@ fn that_there_is_nothing_is_told_only_to_who_asked_before_it_was_looked_at() {
          absent              -> w: no conversation, ask to close
          watch v 0           -> look
          absent              -> v: no conversation, ask to close
+         wake k              -> look
+         absent              -> k: done, ask to close
          create a            -> index append 1-0 claimed+created",
     );
     check_shared(

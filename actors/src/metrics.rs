@@ -1,12 +1,15 @@
 //! What the runtime counts. Names and label values stand here beside their descriptions; never labelled by
 //! conversation or by user.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use klatch_protocol::Shard;
 use klatch_protocol::ids::SHARDS;
 use klatch_protocol::view::MemberStatus;
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::conversation::decide::Found;
 use crate::membership::view::View;
@@ -91,7 +94,8 @@ fn begin_at_zero() {
 }
 
 pub(crate) fn active_conversations(count: usize) {
-    gauge!(ACTIVE).set(count as f64);
+    static HANDLE: OnceLock<Gauge> = OnceLock::new();
+    HANDLE.get_or_init(|| gauge!(ACTIVE)).set(count as f64);
 }
 
 pub(crate) fn open_turns(count: usize) {
@@ -169,20 +173,40 @@ pub(crate) fn conversation_crashed() {
 }
 
 pub(crate) fn appended(outcome: &Result<(), StoreError>) {
-    let result = match outcome {
-        Ok(()) => "ok",
-        Err(StoreError::Fenced(_)) => "fenced",
-        Err(StoreError::Unknown(_)) => "unknown",
-        Err(StoreError::Unavailable(_)) => "unavailable",
-        Err(StoreError::Damaged(_)) => "damaged",
+    /// Looked up once: to find a metric by its labels costs more than to count.
+    static HANDLES: [OnceLock<Counter>; APPEND_RESULTS.len()] = [const { OnceLock::new() }; APPEND_RESULTS.len()];
+    let place = match outcome {
+        Ok(()) => 0,
+        Err(StoreError::Fenced(_)) => 1,
+        Err(StoreError::Unknown(_)) => 2,
+        Err(StoreError::Unavailable(_)) => 3,
+        Err(StoreError::Damaged(_)) => 4,
     };
-    counter!(APPENDS, RESULT => result).increment(1);
+    HANDLES[place].get_or_init(|| counter!(APPENDS, RESULT => APPEND_RESULTS[place])).increment(1);
     if matches!(outcome, Err(StoreError::Fenced(_))) {
         counter!(FENCED).increment(1);
     }
 }
 
-pub(crate) fn turn_over(model: String, outcome: &'static str, took_ms: u64) {
-    histogram!(TURN_SECONDS, "model" => model.clone()).record(Duration::from_millis(took_ms));
-    counter!(TURNS, "model" => model, "outcome" => outcome).increment(1);
+type OfModel = (Histogram, Vec<(&'static str, Counter)>);
+
+thread_local! {
+    /// By the model's name; of few values, since a turn names one of the configuration.
+    static TURNS_OVER: RefCell<BTreeMap<String, OfModel>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+pub(crate) fn turn_over(model: &str, outcome: &'static str, took_ms: u64) {
+    TURNS_OVER.with_borrow_mut(|all| {
+        if !all.contains_key(model) {
+            all.insert(model.to_owned(), (histogram!(TURN_SECONDS, "model" => model.to_owned()), Vec::new()));
+        }
+        let (seconds, outcomes) = all.get_mut(model).expect("it was put there");
+        seconds.record(Duration::from_millis(took_ms));
+        let known = outcomes.iter().position(|(known, _)| *known == outcome);
+        let place = known.unwrap_or_else(|| {
+            outcomes.push((outcome, counter!(TURNS, "model" => model.to_owned(), "outcome" => outcome)));
+            outcomes.len() - 1
+        });
+        outcomes[place].1.increment(1);
+    });
 }

@@ -99,7 +99,7 @@ mod tests {
                 parent: None,
                 key,
             })),
-            Event::TurnAccepted(Box::new(crate::turn::tests::accepted(0))),
+            Event::TurnAccepted(Arc::new(crate::turn::tests::accepted(0))),
             Event::AttemptStarted { turn: 0, attempt: Attempt { n: 1, incarnation: 7, reason: AttemptReason::First } },
             Event::Delta { turn: 0, pieces: vec!["hel".into(), "lo".into()] },
             Event::ToolCall {

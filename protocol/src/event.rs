@@ -3,6 +3,8 @@
 //!
 //! Variants are encoded by their place in the enum: add new ones at the end, and never remove or reorder any.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{ClaimToken, ConversationId, Item, Outcome, ResponseId, State};
@@ -46,7 +48,7 @@ pub enum Event {
         view: u64,
     },
     Created(Box<Created>),
-    TurnAccepted(Box<Accepted>),
+    TurnAccepted(Arc<Accepted>),
     /// The responder is about to be called for the `n`th time, from 1: no call without such a record before it.
     AttemptStarted {
         turn: u64,
@@ -91,6 +93,29 @@ pub enum Event {
     Snapshot(Box<State>),
     /// The owner is at work on an open turn, of which there is nothing new: so that nobody takes it for dead.
     AtWork,
+}
+
+impl Event {
+    /// The client's key of the request that caused it.
+    pub fn key(&self) -> Option<&[u8; 16]> {
+        match self {
+            Self::TurnAccepted(accepted) => accepted.key.as_ref(),
+            Self::Created(created) => created.key.as_ref().map(|used| &used.key),
+            Self::ItemsAdded { key, .. } | Self::MetadataSet { key, .. } | Self::Forked { key, .. } => {
+                key.as_ref().map(|used| &used.key)
+            }
+            Self::Claimed { .. }
+            | Self::AttemptStarted { .. }
+            | Self::Delta { .. }
+            | Self::ToolCall { .. }
+            | Self::TurnEnded { .. }
+            | Self::ItemDeleted { .. }
+            | Self::ResponseDeleted { .. }
+            | Self::Deleted
+            | Self::Snapshot(_)
+            | Self::AtWork => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

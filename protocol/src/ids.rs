@@ -4,6 +4,7 @@
 //! The last 8 bytes are an ordinal, big-endian: of the turn in a response's id, of the item in an item's, zero in
 //! a conversation's. Parsing accepts exactly what `Display` writes.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
 
@@ -14,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const SHARDS: u16 = 1024;
 
 const HEX_DIGITS: usize = 48;
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConversationId(pub [u8; 16]);
@@ -77,11 +79,27 @@ impl ClaimToken {
     }
 }
 
-/// 16 bytes of the system's randomness.
+/// Random bytes that a thread has asked the system for and not given out yet: a call for each id costs more than the id.
+const RANDOM_AHEAD: usize = 1_024;
+
+thread_local! {
+    static RANDOM: RefCell<(usize, [u8; RANDOM_AHEAD])> = const { RefCell::new((RANDOM_AHEAD, [0; RANDOM_AHEAD])) };
+}
+
+/// 16 bytes of the system's randomness, given out once.
 pub fn random_bytes() -> [u8; 16] {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system has a random source");
-    bytes
+    RANDOM.with_borrow_mut(|(next, ahead)| {
+        if *next == RANDOM_AHEAD {
+            getrandom::fill(ahead).expect("the system has a random source");
+            *next = 0;
+        }
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&ahead[*next..*next + 16]);
+        // Nothing that was given out stays to be read.
+        ahead[*next..*next + 16].fill(0);
+        *next += 16;
+        bytes
+    })
 }
 
 impl fmt::Display for ConversationId {
@@ -156,11 +174,13 @@ impl FromStr for ItemId {
 }
 
 fn write(f: &mut fmt::Formatter<'_>, prefix: &str, conversation: &ConversationId, ordinal: u64) -> fmt::Result {
-    f.write_str(prefix)?;
-    for byte in conversation.0 {
-        write!(f, "{byte:02x}")?;
+    let mut digits = [0; HEX_DIGITS];
+    let bytes = conversation.0.into_iter().chain(ordinal.to_be_bytes());
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
-    write!(f, "{ordinal:016x}")
+    f.write_str(prefix)?;
+    f.write_str(std::str::from_utf8(&digits).expect("hex digits are ASCII"))
 }
 
 fn parse(text: &str, prefix: &'static str) -> Result<(ConversationId, u64), IdError> {
@@ -210,6 +230,13 @@ mod tests {
                 prop_assert_eq!(id.to_string(), text);
             }
         }
+    }
+
+    #[test]
+    fn no_two_random_ids_are_the_same() {
+        let many: std::collections::BTreeSet<[u8; 16]> = (0..1_000).map(|_| random_bytes()).collect();
+        assert_eq!(many.len(), 1_000);
+        assert!(!many.contains(&[0; 16]));
     }
 
     #[test]

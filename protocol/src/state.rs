@@ -4,10 +4,11 @@
 //! `apply` accepts every event in every state: what cannot be is ignored, since a log is never argued with.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Created, Entry, Event, KeyUse, Memory, Parent};
+use crate::event::{Accepted, Created, Entry, Event, KeyUse, Memory, Parent};
 use crate::turn::Change;
 use crate::{Body, ConversationId, Item, Outcome, Turn};
 
@@ -145,10 +146,7 @@ impl State {
             }
             Event::Created(created) => self.create(created, at_ms),
             Event::TurnAccepted(accepted) => {
-                let mut turn = Turn::new(Clone::clone(accepted), self.next_item);
-                for (place, item) in turn.accepted.input.iter_mut().enumerate() {
-                    item.ordinal = turn.first_item + place as u64;
-                }
+                let turn = Turn::new(Self::numbered(accepted.clone(), self.next_item), self.next_item);
                 self.next_item = turn.block_end();
                 self.next_turn = self.next_turn.max(accepted.turn + 1);
                 self.last_turn_ms = at_ms;
@@ -168,7 +166,11 @@ impl State {
                 self.open.push_back(turn);
             }
             Event::AttemptStarted { turn, attempt } => self.change(*turn, Change::Attempt(*attempt)),
-            Event::Delta { turn, pieces } => self.change(*turn, Change::Pieces { pieces: pieces.clone() }),
+            Event::Delta { turn, pieces } => {
+                if let Some(turn) = self.open_turn(*turn) {
+                    turn.add_pieces(pieces);
+                }
+            }
             Event::ToolCall { turn, call } => self.change(*turn, Change::Call(call.clone())),
             Event::TurnEnded { turn, outcome, memory } => self.end(*turn, outcome, memory.as_ref(), at_ms),
             Event::ItemsAdded { items, key } => {
@@ -302,8 +304,22 @@ impl State {
         items.into_iter().map(enter_one).collect()
     }
 
+    /// With the ordinals of the block that begins at `first`. Who accepted it has mostly numbered it already, and then it
+    /// is not copied.
+    fn numbered(mut accepted: Arc<Accepted>, first: u64) -> Arc<Accepted> {
+        if (first..).zip(&accepted.input).any(|(ordinal, item)| item.ordinal != ordinal) {
+            let items = &mut Arc::make_mut(&mut accepted).input;
+            (first..).zip(items).for_each(|(ordinal, item)| item.ordinal = ordinal);
+        }
+        accepted
+    }
+
+    fn open_turn(&mut self, turn: u64) -> Option<&mut Turn> {
+        self.open.iter_mut().find(|open| open.accepted.turn == turn)
+    }
+
     fn change(&mut self, turn: u64, change: Change) {
-        if let Some(turn) = self.open.iter_mut().find(|open| open.accepted.turn == turn) {
+        if let Some(turn) = self.open_turn(turn) {
             turn.apply(change);
         }
     }
@@ -373,7 +389,7 @@ mod tests {
     #[test]
     fn items_added_while_a_turn_runs_stand_behind_its_block_and_wait_for_it() {
         let mut state = begun();
-        state.apply(&Event::TurnAccepted(Box::new(accepted(0))), 2);
+        state.apply(&Event::TurnAccepted(Arc::new(accepted(0))), 2);
         state.apply(&Event::ItemsAdded { items: vec![text("later")], key: None }, 3);
         assert!(state.settle().items.is_empty(), "an item moved to the list before one that comes before it");
         state.apply(&Event::Delta { turn: 0, pieces: vec!["hi".into()] }, 4);
@@ -434,7 +450,7 @@ mod tests {
     #[test]
     fn a_snapshot_is_the_state_again() {
         let mut state = begun();
-        state.apply(&Event::TurnAccepted(Box::new(accepted(0))), 2);
+        state.apply(&Event::TurnAccepted(Arc::new(accepted(0))), 2);
         let mut again = State::default();
         again.apply(&Event::Snapshot(Box::new(state.clone())), 3);
         assert_eq!(again, state);

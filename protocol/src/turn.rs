@@ -3,6 +3,8 @@
 //! A watcher keeps a copy and is sent what is news to it: `news` and `apply` are each other's inverse, so the same
 //! mechanism serves the first reader, a slow one, a resumed one, and one whose owner died.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Accepted, Attempt, Call};
@@ -17,7 +19,7 @@ const PIECE_OVERHEAD: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
-    pub accepted: Accepted,
+    pub accepted: Arc<Accepted>,
     /// The turn's block of ordinals begins here.
     pub first_item: u64,
     /// How many inputs the block holds; `accepted.input` itself may have moved to the item list.
@@ -105,7 +107,8 @@ pub enum Change {
 }
 
 impl Turn {
-    pub fn new(accepted: Accepted, first_item: u64) -> Self {
+    pub fn new(accepted: impl Into<Arc<Accepted>>, first_item: u64) -> Self {
+        let accepted = accepted.into();
         let inputs = accepted.input.len() as u64;
         Self {
             accepted,
@@ -122,21 +125,25 @@ impl Turn {
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Attempt(attempt) => self.attempts.push(attempt),
-            Change::Pieces { pieces } => {
-                if !matches!(self.outputs.last(), Some(Output::Message { .. })) {
-                    self.outputs.push(Output::Message { text: String::new(), pieces: Vec::new() });
-                }
-                let Some(Output::Message { text, pieces: lengths }) = self.outputs.last_mut() else { return };
-                for piece in pieces {
-                    text.push_str(&piece);
-                    lengths.push(piece.len() as u32);
-                }
-            }
+            Change::Pieces { pieces } => self.add_pieces(&pieces),
             Change::Call(call) => self.outputs.push(Output::Call(call)),
             Change::Ended { outcome, at_ms } => {
                 self.outcome = Some(outcome);
                 self.ended_at_ms = at_ms;
             }
+        }
+    }
+
+    /// Goes on with the last output, or begins a new message where it is not one.
+    pub fn add_pieces(&mut self, pieces: &[String]) {
+        if !matches!(self.outputs.last(), Some(Output::Message { .. })) {
+            self.outputs.push(Output::Message { text: String::new(), pieces: Vec::new() });
+        }
+        let Some(Output::Message { text, pieces: lengths }) = self.outputs.last_mut() else { return };
+        text.reserve(pieces.iter().map(String::len).sum());
+        for piece in pieces {
+            text.push_str(piece);
+            lengths.push(piece.len() as u32);
         }
     }
 
@@ -263,7 +270,7 @@ impl Turn {
     /// Drops what the conversation's items hold anyway. Only for a turn that entered.
     pub fn strip(&mut self) {
         debug_assert!(self.entered());
-        self.accepted.input.clear();
+        Arc::make_mut(&mut self.accepted).input.clear();
         for output in &mut self.outputs {
             match output {
                 Output::Message { text, .. } => text.clear(),
@@ -279,7 +286,7 @@ impl Turn {
         for item in items {
             let Some(place) = item.ordinal.checked_sub(self.first_item) else { continue };
             if place < self.inputs {
-                self.accepted.input.push(item);
+                Arc::make_mut(&mut self.accepted).input.push(item);
                 continue;
             }
             match (self.outputs.get_mut((place - self.inputs) as usize), item.body) {

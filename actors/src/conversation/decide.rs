@@ -8,13 +8,15 @@
 //! This file holds the types and the way through; `plan.rs` turns requests into events, `running.rs` drives the turn
 //! at the head of the queue, `saving.rs` brings what is staged into the log and tells those who wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use klatch_protocol::event::Attempt;
-use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Item, Mark, State};
+use klatch_protocol::state::Key;
+use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Item, Mark, State, Turn};
 
+use super::saving::size;
 use super::window::Window;
 use crate::limits::Limits;
 use crate::peers::PeerId;
@@ -246,6 +248,10 @@ pub(super) struct Serving<R> {
     pub fixed: Fixed,
     /// With all staged events applied.
     pub state: State,
+    /// Roughly what the state holds of items and turns: counted with each event, and anew when they are moved out.
+    pub hot_bytes: usize,
+    /// Beginnings of keys that may be known: nearly all that are asked for are new, and a thousand are long to look through.
+    pub known_keys: HashSet<u64>,
     /// The durable end; none while there is no log.
     pub end: Option<LogEnd>,
     pub tail_entries: usize,
@@ -543,6 +549,8 @@ impl<R> Serving<R> {
             // Whoever has an open turn was found by its row, or has one: removed when it is closed.
             stale_row: !state.open.is_empty(),
             removing_row: false,
+            hot_bytes: state.hot_bytes(),
+            known_keys: state.keys.iter().map(|key| beginning(&key.used.key)).collect(),
             state,
             end,
             tail_entries,
@@ -625,7 +633,7 @@ impl<R> Serving<R> {
 
     fn bytes(&self) -> usize {
         let keys = self.state.keys.len() * std::mem::size_of::<klatch_protocol::state::Key>();
-        self.state.hot_bytes() + self.window.as_ref().map_or(0, Window::bytes) + keys
+        self.hot_bytes + self.window.as_ref().map_or(0, Window::bytes) + keys
     }
 
     /// Refuses at once, but for what rests on events that may never become durable: a deletion, the use of a key.
@@ -643,15 +651,37 @@ impl<R> Serving<R> {
     pub(super) fn stage(&mut self, now_ms: u64, event: Event) {
         let at_ms = *self.staged.at_ms.get_or_insert(now_ms);
         self.state.apply(&event, at_ms);
+        self.hot_bytes += self.grows_by(&event);
+        self.known_keys.extend(event.key().map(beginning));
         if let Some(window) = &mut self.window {
             window.follow(&event, &self.state);
         }
         self.staged.events.push(event);
     }
 
+    /// By an event that was applied.
+    fn grows_by(&self, event: &Event) -> usize {
+        match event {
+            // Its items stand in the conversation now too.
+            Event::TurnEnded { turn, .. } => self.state.turns.get(turn).map_or(0, Turn::bytes),
+            event => size(event),
+        }
+    }
+
+    /// What was done under the key, if anything was.
+    pub(super) fn key(&self, key: &[u8; 16]) -> Option<&Key> {
+        self.known_keys.contains(&beginning(key)).then(|| self.state.key(key)).flatten()
+    }
+
     pub(super) fn traits(&self, model: &str) -> Option<Traits> {
         self.fixed.catalog.get(model).copied()
     }
+}
+
+/// Keys are hashes: their beginnings are as good as they are for telling most of them apart.
+pub(super) fn beginning(key: &[u8; 16]) -> u64 {
+    let [beginning, _] = *key.as_chunks::<8>().0 else { unreachable!("sixteen bytes are two times eight") };
+    u64::from_be_bytes(beginning)
 }
 
 impl<R> Default for Staged<R> {

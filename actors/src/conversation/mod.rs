@@ -322,7 +322,7 @@ impl State {
                 let reader = self.surroundings.reader.clone();
                 self.tasks.spawn(tasks::read_turn(reader, conversation, turn, replayed, reply));
             }
-            Effect::TurnOver { model, outcome, took_ms } => metrics::turn_over(model, outcome, took_ms),
+            Effect::TurnOver { model, outcome, took_ms } => metrics::turn_over(&model, outcome, took_ms),
             Effect::AskToClose => self.to_shard(ShardMessage::WantsToClose(conversation)),
             Effect::StillBusy => self.to_shard(ShardMessage::StillBusy(conversation)),
             Effect::Closed | Effect::GiveUp(GivenUp::Idle) => myself.stop(None),

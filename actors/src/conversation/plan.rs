@@ -1,5 +1,6 @@
 //! From a request to events: who may, what it means, and what is said once it is durable. Pure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use klatch_protocol::event::{Accepted, Created, Event, KeyUse, Parent};
@@ -164,9 +165,11 @@ impl<R> Serving<R> {
     fn accept(&mut self, now_ms: u64, submit: Submit, reply: Option<R>) -> u64 {
         let turn = self.state.next_turn;
         let at_ms = *self.staged.at_ms.get_or_insert(now_ms);
+        let mut input = submit.input;
+        (self.state.next_item..).zip(&mut input).for_each(|(ordinal, item)| item.ordinal = ordinal);
         let accepted = Accepted {
             turn,
-            input: submit.input,
+            input,
             key: submit.key,
             attempt: submit.attempt,
             fingerprint: submit.fingerprint,
@@ -175,7 +178,7 @@ impl<R> Serving<R> {
             at_ms,
         };
         let start_by_ms = accepted.parameters.start_by_ms.filter(|_| !self.state.open.is_empty());
-        self.stage(now_ms, Event::TurnAccepted(Box::new(accepted)));
+        self.stage(now_ms, Event::TurnAccepted(Arc::new(accepted)));
         if let Some(start_by_ms) = start_by_ms {
             // Behind the last moment, so that it is over by then.
             let after_ms = start_by_ms.saturating_sub(now_ms) + 1;
@@ -226,7 +229,7 @@ impl<R> Serving<R> {
     /// Whether the request was accepted before: under its key, or as a retry of one whose answer was lost.
     fn repeats(&self, now_ms: u64, submit: &Submit) -> bool {
         match &submit.key {
-            Some(key) => self.state.key(key).is_some(),
+            Some(key) => self.key(key).is_some(),
             None => submit.retry && self.lost_turn(now_ms, &submit.fingerprint).is_some(),
         }
     }
@@ -243,7 +246,7 @@ impl<R> Serving<R> {
         let did = match &submit.key {
             None => self.lost_turn(now_ms, &submit.fingerprint).map(Did::Turn),
             Some(key) => {
-                let known = self.state.key(key);
+                let known = self.key(key);
                 match known.filter(|known| known.used.fingerprint == submit.fingerprint) {
                     Some(known) => Some(known.did.clone()),
                     None => return self.refuse(reply, Refusal::KeyReused),
@@ -412,7 +415,7 @@ impl<R> Serving<R> {
     /// What is hot is written with each snapshot, and an entry can only be so large.
     fn room_for_bytes(&self, items: &[Item]) -> Result<(), Refusal> {
         let more: usize = items.iter().map(|item| item.body.bytes()).sum();
-        let fits = self.state.hot_bytes() + more <= self.fixed.limits.hot_bytes_per_conversation;
+        let fits = self.hot_bytes + more <= self.fixed.limits.hot_bytes_per_conversation;
         if fits { Ok(()) } else { Err(full(Full::Conversation)) }
     }
 
@@ -440,7 +443,7 @@ impl<R> Serving<R> {
     /// What was done under this key before; refused where it was another kind of request.
     fn known_key<T>(&self, used: Option<KeyUse>, same: impl Fn(&Did) -> Option<T>) -> Result<Option<T>, Refusal> {
         let Some(used) = used else { return Ok(None) };
-        match self.state.key(&used.key) {
+        match self.key(&used.key) {
             None => Ok(None),
             Some(known) if known.used.fingerprint != used.fingerprint => Err(Refusal::KeyReused),
             Some(known) => same(&known.did).map(Some).ok_or(Refusal::KeyReused),

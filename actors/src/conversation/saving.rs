@@ -5,7 +5,7 @@ use std::sync::Arc;
 use klatch_protocol::{Entry, Event, Mark, Position, Turn};
 
 use super::decide::{
-    Effect, EndWait, GivenUp, InFlight, Owed, Row, RunningStep, Saving, Serving, Staged, Watcher, refuse,
+    Effect, EndWait, GivenUp, InFlight, Owed, Row, RunningStep, Saving, Serving, Staged, Watcher, beginning, refuse,
 };
 use crate::request::{Answer, Missing, Refusal};
 use crate::store::{Compaction, LogEnd, StoreError};
@@ -201,6 +201,8 @@ impl<R> Serving<R> {
         self.end = Some(end);
         self.tail_entries = 0;
         self.tail_bytes = 0;
+        self.hot_bytes = self.state.hot_bytes();
+        self.known_keys = self.state.keys.iter().map(|key| beginning(&key.used.key)).collect();
     }
 
     /// What was settled has left the state, so the memory is given up whatever the reason: the log still has it.
@@ -320,7 +322,7 @@ fn accepted(events: &[Event]) -> Vec<u64> {
 }
 
 /// Roughly what the event weighs in the log, in bytes.
-fn size(event: &Event) -> usize {
+pub(super) fn size(event: &Event) -> usize {
     const OVERHEAD: usize = 64;
     OVERHEAD
         + match event {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -17,7 +17,7 @@ const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining-req
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
 
 /// Lets the request through with its [`Caller`] in the extensions.
-pub async fn admit(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+pub async fn admit(edge: Edge, mut request: Request, next: Next) -> Response {
     let caller = match caller(&edge, request.headers()).await {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
@@ -52,7 +52,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 fn write_grant(headers: &mut HeaderMap, grant: Grant) {
     headers.insert(LIMIT, grant.limit.into());
     headers.insert(REMAINING, grant.remaining.into());
-    if let Ok(reset) = HeaderValue::from_str(&seconds(grant.reset)) {
+    if let Ok(reset) = HeaderValue::try_from(seconds(grant.reset)) {
         headers.insert(RESET, reset);
     }
 }

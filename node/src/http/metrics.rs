@@ -1,6 +1,8 @@
 //! Names and label values of the edge's metrics, beside their descriptions. Never labelled by conversation or user.
 
-use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use ::metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::time::Duration;
 
 const REQUESTS_TOTAL: &str = "klatch_http_requests_total";
@@ -30,18 +32,35 @@ pub fn describe() {
 }
 
 /// Of few values, whatever a client sends.
-pub fn known(method: &axum::http::Method) -> &str {
-    match method.as_str() {
-        known @ ("GET" | "POST" | "DELETE" | "HEAD" | "PUT" | "PATCH" | "OPTIONS") => known,
-        _ => METHOD_OTHER,
-    }
+pub fn known(method: &axum::http::Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or(METHOD_OTHER)
 }
 
-pub fn answered(route: &str, method: &axum::http::Method, status: u16, after: Duration) {
-    let (route, method) = (route.to_owned(), known(method).to_owned());
-    counter!(REQUESTS_TOTAL, ROUTE => route.clone(), METHOD => method.clone(), STATUS => status.to_string())
-        .increment(1);
-    histogram!(REQUEST_DURATION_SECONDS, ROUTE => route, METHOD => method).record(after);
+type Handles = (&'static str, u16, Counter, Histogram);
+
+thread_local! {
+    /// Looked up once by each thread: to find a metric by its labels costs more than a good part of a request.
+    static ANSWERED: RefCell<HashMap<String, Vec<Handles>>> = RefCell::default();
+}
+
+pub fn answered(route: &str, method: &'static str, status: u16, after: Duration) {
+    ANSWERED.with_borrow_mut(|all| {
+        if !all.contains_key(route) {
+            all.insert(route.to_owned(), Vec::new());
+        }
+        let of_route = all.get_mut(route).expect("it was put there");
+        let known = of_route.iter().position(|(its, code, ..)| (*its, *code) == (method, status));
+        let place = known.unwrap_or_else(|| {
+            let (route, code) = (route.to_owned(), status.to_string());
+            let count = counter!(REQUESTS_TOTAL, ROUTE => route.clone(), METHOD => method, STATUS => code);
+            of_route.push((method, status, count, histogram!(REQUEST_DURATION_SECONDS, ROUTE => route, METHOD => method)));
+            of_route.len() - 1
+        });
+        let (_, _, count, seconds) = &of_route[place];
+        count.increment(1);
+        seconds.record(after);
+    });
 }
 
 pub fn first_token(after: Duration) {

@@ -35,7 +35,7 @@ pub mod wire;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -49,11 +49,15 @@ pub use self::sessions::SignIn;
 /// All public routes, and an answer in the API's shape to every other.
 pub fn router(edge: Edge) -> Router {
     metrics::describe();
-    let api = api_routes().route_layer(from_fn_with_state(edge.clone(), access::admit));
-    let (routes, description) =
-        OpenApiRouter::with_openapi(openapi::base()).nest("/v1", api).merge(session_routes()).split_for_parts();
-    let description = Router::new().route("/openapi.json", get(openapi::show)).with_state(openapi::finish(description));
-    finish(routes.with_state(edge).merge(description).merge(crate::page::chat()))
+    let (api, mut description) =
+        OpenApiRouter::with_openapi(openapi::base()).nest("/v1", api_routes()).split_for_parts();
+    let (sessions, of_sessions) = session_routes().split_for_parts();
+    description.merge(of_sessions);
+    let description =
+        Router::new().route("/openapi.json", get(openapi::show)).with_state(openapi::finish(description));
+    let others = finish(sessions.with_state(edge.clone()).merge(description).merge(crate::page::chat()));
+    let api = api.with_state(edge.clone()).method_not_allowed_fallback(no_such_method);
+    others.merge(api.layer(from_fn_with_state(Some(edge), observe::observe)))
 }
 
 /// Of a process of the role `auth`.
@@ -63,12 +67,16 @@ pub fn auth_router(sign_in: SignIn) -> Router {
     finish(routes.with_state(sign_in))
 }
 
+/// Routes that need no caller.
 fn finish(routes: Router) -> Router {
     routes
         .fallback(|| async { ApiError::no_route() })
-        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
-        .layer(from_fn(unread::read_rest))
-        .layer(from_fn(observe::observe))
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn_with_state(None, observe::observe))
+}
+
+async fn no_such_method() -> ApiError {
+    ApiError::method_not_allowed()
 }
 
 fn api_routes() -> OpenApiRouter<Edge> {

@@ -1,11 +1,12 @@
-//! Around every request: its id, its line in the access log, its metrics, and an answer even if a handler panics.
+//! Around every request: its id, its metrics, its line in the log where it failed (at debug every one), and an answer even
+//! if a handler panics. The one layer around all routes: each further one is a task's worth of moving and boxing.
 //!
 //! Logs no body, no token and no query value.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -14,39 +15,52 @@ use klatch_actors::trace;
 use klatch_protocol::ids::random_bytes;
 use tracing::Instrument;
 
+use super::edge::Edge;
 use super::errors::ApiError;
-use super::metrics;
+use super::{access, metrics, unread};
 use crate::traces::EdgeSpan;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_CHARS_MAX: usize = 128;
 
-pub async fn observe(request: Request, next: Next) -> Response {
+/// `edge`: of routes that need a caller.
+pub async fn observe(State(edge): State<Option<Edge>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let request_id = taken_over(request.headers()).unwrap_or_else(new_request_id);
-    let route =
-        request.extensions().get::<MatchedPath>().map_or(metrics::ROUTE_NONE.into(), |path| path.as_str().to_owned());
-    let method = request.method().clone();
-    let edge = EdgeSpan::begin(request.headers(), metrics::known(&method), &route);
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or(metrics::ROUTE_NONE, MatchedPath::as_str);
+    let method = metrics::known(request.method());
+    let span_of_edge = EdgeSpan::begin(request.headers(), method, route);
     let id = request_id.to_str().unwrap_or_default();
-    let span = tracing::info_span!("request", request.id = id, trace.id = edge.trace_id());
-    let run =
-        AssertUnwindSafe(trace::within(edge.traced.clone(), next.run(request))).catch_unwind().instrument(span.clone());
-    let mut response = run.await.unwrap_or_else(|_| {
+    let span = tracing::info_span!("request", request.id = id, trace.id = span_of_edge.trace_id());
+    let answer = Box::pin(unread::read_rest(request, move |request| async move {
+        match edge {
+            Some(edge) => access::admit(edge, request, next).await,
+            None => next.run(request).await,
+        }
+    }));
+    let run = AssertUnwindSafe(trace::within(span_of_edge.traced.clone(), answer)).catch_unwind();
+    let mut response = run.instrument(span.clone()).await.unwrap_or_else(|_| {
         tracing::error!(parent: &span, http.route = route, "a handler panicked");
         ApiError::failed().into_response()
     });
-    let (status, took) = (response.status().as_u16(), begun.elapsed());
-    tracing::info!(
-        parent: &span,
-        http.route = route,
-        http.method = %method,
-        http.status = status,
-        duration_ms = took.as_secs_f64() * 1_000.0,
-        "answered"
-    );
-    edge.answered(status);
-    metrics::answered(&route, &method, status, took);
+    let (status, took) = (response.status(), begun.elapsed());
+    macro_rules! log {
+        ($level:ident) => {
+            tracing::$level!(
+                parent: &span,
+                http.route = route,
+                http.method = method,
+                http.status = status.as_u16(),
+                duration_ms = took.as_secs_f64() * 1_000.0,
+                "answered"
+            )
+        };
+    }
+    // The proxy in front logs every request, and a line for each is a good part of what a turn costs here.
+    if status.is_client_error() || status.is_server_error() { log!(info) } else { log!(debug) }
+    span_of_edge.answered(status.as_u16());
+    metrics::answered(route, method, status.as_u16(), took);
     response.headers_mut().insert(REQUEST_ID, request_id);
     response
 }

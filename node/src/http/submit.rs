@@ -1,17 +1,19 @@
 //! `POST /responses`: from a request to a turn, and from the turn to an answer, a background answer, or a stream.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::future::BoxFuture;
 use klatch_actors::request::{Chain, Wait};
 use klatch_actors::{Answer, Caller, Request, Submit, trace};
 use klatch_protocol::event::{Created, Parameters};
 use klatch_protocol::state::Did;
 use klatch_protocol::{ConversationId, ResponseId, Turn};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::conversations::{ask_of, of_key};
@@ -109,26 +111,52 @@ async fn accepted_before(edge: &Edge, caller: &Caller, identity: &Identity, plac
     Some(Accepted { response, turn, replayed: true })
 }
 
-/// Waits for the turn's end in a task of its own, so that an answer that nobody waits for any more is noticed.
+/// Waits for the turn's end; an answer that nobody waits for any more is noticed all the same.
 async fn answer_at_end(
     edge: &Edge,
     caller: Caller,
     target: ConversationId,
     submit: Submit,
 ) -> Result<Response, ApiError> {
-    let (sender, receiver) = oneshot::channel();
     let (sending, owner) = (edge.clone(), caller.clone());
-    let sent = async move {
-        let answer = send(&sending, target, submit).await;
-        if let Err(Ok(unwanted)) = sender.send(answer) {
-            drop(Delivery::new(&sending, &owner, unwanted.response, false));
-        }
-    };
-    tokio::spawn(trace::within(trace::current(), sent));
-    let received = tokio::time::timeout(edge.options.limits.wait_max, receiver).await.map_err(|_| too_long())?;
-    let Accepted { response, turn, replayed } = received.map_err(|_| ApiError::failed())??;
+    let sent = Box::pin(async move { send(&sending, target, submit).await });
+    let attended = Attended { sent: Some(sent), edge: edge.clone(), owner };
+    let answer = tokio::time::timeout(edge.options.limits.wait_max, attended).await.map_err(|_| too_long())?;
+    let Accepted { response, turn, replayed } = answer?;
     let delivery = Delivery::new(edge, &caller, response, false);
     Ok(mark_replayed(deliver(delivery, response, &turn), replayed))
+}
+
+/// A turn on its way to its end. Where its client goes away before, it is waited for by a task of its own, and counted as
+/// not delivered.
+struct Attended {
+    sent: Option<BoxFuture<'static, Result<Accepted, ApiError>>>,
+    edge: Edge,
+    owner: Caller,
+}
+
+impl Future for Attended {
+    type Output = Result<Accepted, ApiError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let sent = self.sent.as_mut().expect("it is polled until it is ready");
+        let answer = std::task::ready!(sent.as_mut().poll(context));
+        self.sent = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        let Some(sent) = self.sent.take() else { return };
+        let (edge, owner) = (self.edge.clone(), self.owner.clone());
+        let unwanted = async move {
+            if let Ok(unwanted) = sent.await {
+                drop(Delivery::new(&edge, &owner, unwanted.response, false));
+            }
+        };
+        tokio::spawn(trace::within(trace::current(), unwanted));
+    }
 }
 
 fn too_long() -> ApiError {

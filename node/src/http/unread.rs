@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
@@ -21,14 +20,17 @@ const BYTES_MAX: usize = 1 << 20;
 /// What was sent is here at once; who sends slowly on purpose is not waited for.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-pub async fn read_rest(request: Request, next: Next) -> Response {
+pub async fn read_rest<F>(request: Request, answer: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let (parts, body) = request.into_parts();
     if http_body::Body::is_end_stream(&body) {
-        return next.run(Request::from_parts(parts, body)).await;
+        return answer(Request::from_parts(parts, body)).await;
     }
     let (back, mut unread) = oneshot::channel();
     let lent = Lent { body: Some(body), back: Some(back) };
-    let response = next.run(Request::from_parts(parts, Body::new(lent))).await;
+    let response = answer(Request::from_parts(parts, Body::new(lent))).await;
     // Without one it was read to its end, or is being read by a task that goes on.
     if let Ok(rest) = unread.try_recv() {
         // What does not come in time, or is too much, is not worth its connection.

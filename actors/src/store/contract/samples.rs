@@ -63,7 +63,7 @@ pub fn finished_turn(ordinal: u64) -> Turn {
 }
 
 pub fn accepted(turn: u64) -> Event {
-    Event::TurnAccepted(Box::new(accepted_turn(turn)))
+    Event::TurnAccepted(Arc::new(accepted_turn(turn)))
 }
 
 pub fn created() -> Event {

@@ -14,6 +14,7 @@ pub mod peers;
 pub mod reader;
 pub mod request;
 pub mod responder;
+pub mod routes;
 pub mod shard;
 pub mod store;
 pub mod trace;

@@ -31,6 +31,7 @@ use crate::peers::{NoPeers, PeerId, Peers, Serve};
 use crate::reader::Reader;
 use crate::request::{Answer, Refusal, Request};
 use crate::responder::Responders;
+use crate::routes::{self, Routes};
 use crate::store::{Store, StoreError};
 use crate::trace::{self, PassOn, Tracer};
 
@@ -179,6 +180,7 @@ impl Node {
             limits: Arc::new(limits),
             retention_ms,
             load: Arc::default(),
+            routes: Routes::default(),
             clock,
         });
         let (has_ended, ended) = watch::channel(false);
@@ -315,8 +317,7 @@ impl Handle {
     ) -> Result<Answer, Refusal> {
         let (reply, answer) = Reply::new(trace::current());
         let asked = Asked { conversation, request, reply: Some(reply), hops: 0, direct, relayed: false };
-        self.gateway
-            .cast(GatewayMessage::Ask(asked))
+        routes::send(&self.surroundings, &self.gateway, asked)
             .map_err(|_| Refusal::Unavailable("the node is stopping".into()))?;
         // Dropped without an answer: the conversation crashed.
         answer.await.map_err(|_| Refusal::Lost)?
@@ -372,12 +373,7 @@ impl Handle {
 
     pub fn open_turns(&self) -> usize {
         self.surroundings.load.open_turns()
-    }
-
-    fn owns(&self, shard: Shard) -> bool {
-        self.surroundings.view.borrow().owner(shard) == Some(self.surroundings.me())
-    }
-}
+    }}
 
 /// Looks at what is due, for as long as the node lives.
 async fn expire(handle: Handle, store: Arc<dyn Store>) {
@@ -393,7 +389,7 @@ async fn expire(handle: Handle, store: Arc<dyn Store>) {
 async fn expire_due(handle: &Handle, store: &dyn Store) -> Result<(), StoreError> {
     let Surroundings { retention_ms, clock, .. } = &*handle.surroundings;
     for (at_ms, conversation) in store.due(clock(), ROWS_AT_ONCE).await? {
-        if !handle.owns(conversation.shard()) {
+        if !handle.surroundings.owns(conversation.shard()) {
             continue;
         }
         match handle.ask(conversation, Request::Expire { retention_ms: *retention_ms }).await {
@@ -462,7 +458,7 @@ impl Actor for NodeActor {
             node: myself.get_cell(),
         };
         let (gateway, _) = Actor::spawn_linked(None, GatewayActor, arguments, myself.get_cell()).await?;
-        let receiver = Receiver::new(gateway.clone(), behind.clone(), spent, surroundings.view.clone(), tracer);
+        let receiver = Receiver::new(gateway.clone(), behind.clone(), spent, surroundings.clone(), tracer);
         // Who is alone has nobody to serve.
         let _ = serve.send(Arc::new(receiver));
         let arguments = MembershipArguments { address, views, peers, surroundings, gateway: gateway.clone(), view };

@@ -226,7 +226,7 @@ fn created() -> Created {
 fn submit(text: &str, wait: Wait, key: Option<u8>) -> Request {
     Request::Submit(Box::new(Submit {
         caller: ann(),
-        input: vec![Item { ordinal: 0, client_id: None, body: Body::user(text) }],
+        input: vec![Item { ordinal: 0, client_id: None, body: Body::user(text).into() }],
         parameters: Parameters {
             model: "gated".into(),
             background: false,

@@ -149,7 +149,7 @@ async fn create(handle: &Handle) -> ConversationId {
 fn submit(model: &str, text: &str, wait: Wait) -> Request {
     Request::Submit(Box::new(Submit {
         caller: ann(),
-        input: vec![Item { ordinal: 0, client_id: None, body: Body::user(text) }],
+        input: vec![Item { ordinal: 0, client_id: None, body: Body::user(text).into() }],
         parameters: Parameters {
             model: model.into(),
             background: false,

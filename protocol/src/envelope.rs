@@ -85,7 +85,7 @@ mod tests {
 
     /// One of each event, so that a changed or moved variant shows.
     fn every_event() -> Entry {
-        let item = Item { ordinal: 0, client_id: Some("mine".into()), body: Body::user("hello") };
+        let item = Item { ordinal: 0, client_id: Some("mine".into()), body: Body::user("hello").into() };
         let key = Some(KeyUse { key: [1; 16], fingerprint: [2; 16] });
         let events = vec![
             Event::Claimed { node: "klatch-0".into(), incarnation: 7, view: 3 },
@@ -99,7 +99,7 @@ mod tests {
                 parent: None,
                 key,
             })),
-            Event::TurnAccepted(Arc::new(crate::turn::tests::accepted(0))),
+            Event::TurnAccepted(crate::turn::tests::accepted(0).into()),
             Event::AttemptStarted { turn: 0, attempt: Attempt { n: 1, incarnation: 7, reason: AttemptReason::First } },
             Event::Delta { turn: 0, pieces: vec!["hel".into(), "lo".into()] },
             Event::ToolCall {

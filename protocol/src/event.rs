@@ -160,7 +160,7 @@ pub struct Accepted {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameters {
     /// Names a responder.
-    pub model: String,
+    pub model: Arc<str>,
     pub background: bool,
     pub store: bool,
     /// The request named the conversation, so the response does too.
@@ -170,7 +170,7 @@ pub struct Parameters {
     /// Given up if it has not started by then, in ms since 1970.
     pub start_by_ms: Option<u64>,
     /// The request's other fields, as JSON: the edge shows them again, the responder reads what it needs.
-    pub request: String,
+    pub request: Arc<str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,7 @@
 //! Items: what a conversation is made of. The stored form; the wire's JSON is the edge's affair.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -8,7 +10,8 @@ pub struct Item {
     pub ordinal: u64,
     /// The id that the client gave it, where it gave one that is not our own form.
     pub client_id: Option<String>,
-    pub body: Body,
+    /// Shared by all that hold the item: it never changes.
+    pub body: Arc<Body>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -101,7 +101,7 @@ pub enum Did {
 pub struct ItemRow {
     pub ordinal: u64,
     pub client_id: Option<String>,
-    pub body: Option<Body>,
+    pub body: Option<Arc<Body>>,
     /// The version at which it was deleted.
     pub hidden_at: Option<u64>,
 }
@@ -383,7 +383,7 @@ mod tests {
     }
 
     fn text(text: &str) -> Item {
-        Item { ordinal: 0, client_id: None, body: Body::user(text) }
+        Item { ordinal: 0, client_id: None, body: Body::user(text).into() }
     }
 
     #[test]

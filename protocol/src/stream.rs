@@ -144,6 +144,8 @@ impl Cursor {
 mod tests {
     use proptest::prelude::*;
 
+    use std::sync::Arc;
+
     use super::*;
     use crate::event::{Attempt, AttemptReason};
     use crate::turn::tests::{accepted, change};
@@ -159,7 +161,7 @@ mod tests {
             changes in proptest::collection::vec(change(), 0..12), queued: bool,
         ) {
             let mut turn = Turn::new(accepted(0), 0);
-            turn.accepted.queued = queued;
+            Arc::make_mut(&mut turn.accepted).queued = queued;
             let mut cursor = Cursor::default();
             let mut growing = all(&mut cursor, &turn);
             turn.apply(Change::Attempt(Attempt { n: 1, incarnation: 1, reason: AttemptReason::First }));
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn a_turn_cancelled_in_the_queue_has_no_progress() {
         let mut turn = Turn::new(accepted(0), 0);
-        turn.accepted.queued = true;
+        Arc::make_mut(&mut turn.accepted).queued = true;
         turn.apply(Change::Ended { outcome: Outcome::Cancelled { keep: false }, at_ms: 5 });
         let steps: Vec<_> = all(&mut Cursor::default(), &turn).into_iter().map(|(_, step)| step).collect();
         assert_eq!(steps, [Step::Created, Step::Queued, Step::Ended]);

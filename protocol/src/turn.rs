@@ -224,7 +224,7 @@ impl Turn {
                     status,
                 },
             };
-            Item { ordinal: self.output_ordinal(index), client_id: None, body }
+            Item { ordinal: self.output_ordinal(index), client_id: None, body: body.into() }
         };
         self.outputs.iter().enumerate().map(item).collect()
     }
@@ -289,9 +289,9 @@ impl Turn {
                 Arc::make_mut(&mut self.accepted).input.push(item);
                 continue;
             }
-            match (self.outputs.get_mut((place - self.inputs) as usize), item.body) {
+            match (self.outputs.get_mut((place - self.inputs) as usize), &*item.body) {
                 (Some(Output::Message { text, .. }), body @ Body::Message { .. }) => *text = body.text(),
-                (Some(Output::Call(call)), Body::FunctionCall { arguments, .. }) => call.arguments = arguments,
+                (Some(Output::Call(call)), Body::FunctionCall { arguments, .. }) => call.arguments.clone_from(arguments),
                 _ => {}
             }
         }
@@ -323,7 +323,7 @@ pub(crate) mod tests {
     pub fn accepted(turn: u64) -> Accepted {
         Accepted {
             turn,
-            input: vec![Item { ordinal: 0, client_id: None, body: Body::user("hello") }],
+            input: vec![Item { ordinal: 0, client_id: None, body: Body::user("hello").into() }],
             key: None,
             attempt: None,
             fingerprint: [0; 16],

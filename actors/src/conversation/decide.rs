@@ -172,7 +172,7 @@ pub enum Effect<R> {
     },
     /// A turn is over, for the metrics.
     TurnOver {
-        model: String,
+        model: Arc<str>,
         outcome: &'static str,
         took_ms: u64,
     },
@@ -588,6 +588,10 @@ impl<R> Serving<R> {
 
     fn decide(mut self: Box<Self>, now_ms: u64, input: Input<R>) -> (Phase<R>, Vec<Effect<R>>) {
         match input {
+            // It comes past the shard, which holds what comes now: nothing may begin while its row is being removed.
+            Input::Asked { reply, .. } if self.closing => {
+                self.out.extend(reply.map(|reply| refuse(reply, Refusal::Moved)));
+            }
             Input::Asked { request, reply, admitted, traced } => {
                 self.asked(now_ms, Waiting { request, reply, admitted, traced });
             }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use klatch_protocol::ConversationId;
+use klatch_protocol::{ConversationId, Shard};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -30,6 +30,7 @@ use crate::peers::PeerId;
 use crate::reader::Reader;
 use crate::request::{Answer, Refusal, Request};
 use crate::responder::Responders;
+use crate::routes::Routes;
 use crate::shard::ShardMessage;
 use crate::store::{LogEnd, Store};
 use crate::trace::Traced;
@@ -97,6 +98,7 @@ pub struct Surroundings {
     pub limits: Arc<crate::Limits>,
     pub retention_ms: Option<u64>,
     pub load: Arc<Load>,
+    pub routes: Routes,
     pub clock: Clock,
 }
 
@@ -104,6 +106,11 @@ impl Surroundings {
     /// This node, as it is now.
     pub fn me(&self) -> PeerId {
         PeerId { name: self.node.clone(), incarnation: self.incarnation.load(Ordering::SeqCst) }
+    }
+
+    /// Whether the shard is this node's, by the view that it knows.
+    pub fn owns(&self, shard: Shard) -> bool {
+        self.view.borrow().owner(shard) == Some(self.me())
     }
 
     /// For the metrics: how many turns are open, and for how long the oldest of them.

@@ -158,13 +158,13 @@ impl<R> Serving<R> {
         let turn = self.state.turn(number)?;
         let parameters = &turn.accepted.parameters;
         let wanted = self.history_wanted(number);
-        let memory = self.state.memory.as_ref().filter(|memory| memory.model == parameters.model);
+        let memory = self.state.memory.as_ref().filter(|memory| *memory.model == *parameters.model);
         Some(Ask {
             conversation: self.fixed.conversation,
             turn: number,
             attempt: turn.attempts.len() as u32,
-            model: parameters.model.as_str().into(),
-            request: parameters.request.as_str().into(),
+            model: parameters.model.clone(),
+            request: parameters.request.clone(),
             history: self.window.as_ref().map(|window| window.history(turn.first_item, wanted)).unwrap_or_default(),
             input: turn.accepted.input.clone(),
             partial: turn.text(),
@@ -174,7 +174,7 @@ impl<R> Serving<R> {
     }
 
     fn history_wanted(&self, turn: u64) -> usize {
-        let model = self.state.turn(turn).map(|turn| turn.accepted.parameters.model.as_str());
+        let model = self.state.turn(turn).map(|turn| &*turn.accepted.parameters.model);
         model.and_then(|model| self.traits(model)).map_or(0, |traits| traits.history_items)
     }
 
@@ -249,7 +249,7 @@ impl<R> Serving<R> {
         self.stage_unsaved(now_ms);
         self.running = None;
         let model = self.state.turn(turn).map(|turn| turn.accepted.parameters.model.clone()).unwrap_or_default();
-        self.end(now_ms, turn, outcome, memory.map(|bytes| Memory { model, bytes }));
+        self.end(now_ms, turn, outcome, memory.map(|bytes| Memory { model: model.to_string(), bytes }));
     }
 
     fn end(&mut self, now_ms: u64, turn: u64, outcome: Outcome, memory: Option<Memory>) {

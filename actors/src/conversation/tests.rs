@@ -218,7 +218,7 @@ fn run(mut world: World, script: &str) {
 }
 
 fn item(text: &str) -> Item {
-    Item { ordinal: 0, client_id: None, body: Body::user(text) }
+    Item { ordinal: 0, client_id: None, body: Body::user(text).into() }
 }
 
 fn key(name: Option<&str>) -> Option<KeyUse> {
@@ -824,6 +824,23 @@ fn what_a_row_tells_of_is_claimed_before_the_row_goes() {
          activated           -> ask to close
          close               -> remove open row
          row-removed         -> closed",
+    );
+}
+
+#[test]
+fn what_meets_one_that_is_about_to_leave_comes_again() {
+    check(
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b slow one   -> open append 1-1 accepted0+attempt0#1
+         saved               -> call 0#1
+         end 0               -> append 1-2 completed0
+         saved               -> b: turn 0 completed \"\"
+         close               -> remove open row
+         submit c slow two   -> c: moved
+         row-removed         -> closed
+         submit d slow two   -> d: moved",
     );
 }
 

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     fn item(ordinal: u64, text: &str) -> Item {
-        Item { ordinal, client_id: None, body: Body::user(text) }
+        Item { ordinal, client_id: None, body: Body::user(text).into() }
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum Input<R> {
     },
     /// A conversation is in memory.
     Entered(ConversationId),
+    /// Asked past the gateway since the last such word.
+    Used(Vec<ConversationId>),
     Left(ConversationId),
     ShardGone(Shard),
     View(View),
@@ -96,6 +98,11 @@ impl Gateway {
         Self { me, active_max, idle_after_ms, view: View::default(), closed: false, residents: LruCache::unbounded() }
     }
 
+    /// The next newcomer sends somebody away.
+    pub fn is_full(&self) -> bool {
+        self.residents.len() >= self.active_max
+    }
+
     pub fn residents(&self) -> usize {
         self.residents.len()
     }
@@ -124,6 +131,14 @@ impl Gateway {
                 // It was asked for before the end of its last stay was heard of.
                 if !self.residents.contains(&conversation) {
                     self.residents.put(conversation, now_ms);
+                }
+                Vec::new()
+            }
+            Input::Used(conversations) => {
+                for conversation in conversations {
+                    if let Some(used_ms) = self.residents.get_mut(&conversation) {
+                        *used_ms = now_ms;
+                    }
                 }
                 Vec::new()
             }
@@ -311,6 +326,18 @@ mod tests {
         gateway.decide::<()>(6, Input::Left(id(1)));
         gateway.decide::<()>(7, Input::Entered(id(1)));
         assert_eq!(gateway.decide::<()>(1_007, Input::Tick), [Effect::Passivate(id(1))]);
+    }
+
+    #[test]
+    fn who_was_asked_past_the_gateway_is_in_use() {
+        let mut gateway = gateway(2);
+        ask(&mut gateway, 0, 1);
+        ask(&mut gateway, 1, 2);
+        assert!(gateway.is_full());
+        assert_eq!(gateway.decide::<()>(900, Input::Used(vec![id(1), id(9)])), []);
+        assert_eq!(gateway.residents(), 2, "who is gone does not come back by it");
+        assert_eq!(gateway.decide::<()>(1_001, Input::Tick), [Effect::Passivate(id(2))]);
+        assert_eq!(ask(&mut gateway, 1_002, 3), [id(1)], "the other was asked to go just now");
     }
 
     #[test]

@@ -15,12 +15,13 @@ use tokio::time::Instant;
 
 use super::GatewayMessage;
 use super::decide::Asked;
-use crate::conversation::Reply;
+use crate::conversation::{Reply, Surroundings};
 use crate::membership::MembershipMessage;
 use crate::membership::view::View;
 use crate::metrics;
 use crate::peers::{PeerError, PeerId, Peers, Serve};
 use crate::request::{Answer, Refusal, Request};
+use crate::routes;
 use crate::trace::{Traced, Tracer};
 
 /// A peer that lives and has no answer by then never will: longer than any request may wait at the edge.
@@ -209,7 +210,7 @@ pub struct Receiver {
     gateway: ActorRef<GatewayMessage>,
     behind: Behind,
     spent: Spent,
-    view: watch::Receiver<View>,
+    surroundings: Arc<Surroundings>,
     tracer: Arc<dyn Tracer>,
 }
 
@@ -218,23 +219,24 @@ impl Receiver {
         gateway: ActorRef<GatewayMessage>,
         behind: Behind,
         spent: Spent,
-        view: watch::Receiver<View>,
+        surroundings: Arc<Surroundings>,
         tracer: Arc<dyn Tracer>,
     ) -> Self {
-        Self { gateway, behind, spent, view, tracer }
+        Self { gateway, behind, spent, surroundings, tracer }
     }
 }
 
 impl Serve for Receiver {
     fn serve(&self, from: PeerId, request: Vec<u8>) -> BoxFuture<'static, Vec<u8>> {
-        let (gateway, behind, mut view) = (self.gateway.clone(), self.behind.clone(), self.view.clone());
+        let (gateway, behind, surroundings) = (self.gateway.clone(), self.behind.clone(), self.surroundings.clone());
+        let mut view = surroundings.view.clone();
         let (spent, tracer) = (self.spent.clone(), self.tracer.clone());
         Box::pin(async move {
             let answer = match envelope::open_traced::<ToPeer>(&request) {
                 Ok((trace, ToPeer::Ask(forwarded))) => {
                     let traced = trace.map(|trace| tracer.remote(trace)).unwrap_or_default();
                     catch_up(&behind, &mut view, forwarded.view).await;
-                    pass(&gateway, forwarded, traced).await
+                    pass(&surroundings, &gateway, forwarded, traced).await
                 }
                 Ok((_, ToPeer::Load)) => return envelope::seal(&FromPeer::Load(load(&gateway).await)),
                 Ok((_, ToPeer::Spent(spending))) => {
@@ -269,11 +271,16 @@ async fn load(gateway: &ActorRef<GatewayMessage>) -> NodeLoad {
     status.await.map(|status| status.load()).unwrap_or_default()
 }
 
-async fn pass(gateway: &ActorRef<GatewayMessage>, forwarded: Forwarded, traced: Traced) -> Result<Answer, Refusal> {
+async fn pass(
+    surroundings: &Surroundings,
+    gateway: &ActorRef<GatewayMessage>,
+    forwarded: Forwarded,
+    traced: Traced,
+) -> Result<Answer, Refusal> {
     let Forwarded { hops, conversation, request, direct, relayed, .. } = forwarded;
     let (reply, answer) = Reply::new(traced);
     let asked = Asked { conversation, request, reply: Some(reply), hops, direct, relayed };
-    gateway.cast(GatewayMessage::Ask(asked)).map_err(|_| Refusal::Moved)?;
+    routes::send(surroundings, gateway, asked).map_err(|_| Refusal::Moved)?;
     answer.await.map_err(|_| Refusal::Lost)?
 }
 
@@ -295,7 +302,7 @@ mod tests {
     }
 
     fn item() -> Item {
-        Item { ordinal: 1, client_id: Some("mine".into()), body: Body::user("hello") }
+        Item { ordinal: 1, client_id: Some("mine".into()), body: Body::user("hello").into() }
     }
 
     fn created() -> Box<Created> {

@@ -86,13 +86,23 @@ impl Actor for GatewayActor {
     ) -> Result<(), ActorProcessingErr> {
         let input = match message {
             GatewayMessage::Ask(asked) => {
-                let Surroundings { load, limits, .. } = &*state.arguments.surroundings;
-                Input::Ask { asked, heavy: load.bytes() > limits.active_bytes }
+                let heavy = {
+                    let Surroundings { load, limits, .. } = &*state.arguments.surroundings;
+                    load.bytes() > limits.active_bytes
+                };
+                if heavy || state.core.is_full() {
+                    // Somebody is about to be sent away: not those who were asked just now.
+                    state.note_uses();
+                }
+                Input::Ask { asked, heavy }
             }
             GatewayMessage::Entered(conversation) => Input::Entered(conversation),
             GatewayMessage::Left(conversation) => Input::Left(conversation),
             GatewayMessage::ShardGone(actor) => match state.forget(actor) {
-                Some(shard) => Input::ShardGone(shard),
+                Some(shard) => {
+                    state.arguments.surroundings.routes.forget_shard(shard);
+                    Input::ShardGone(shard)
+                }
                 None => return Ok(()),
             },
             GatewayMessage::View(view) => Input::View(view),
@@ -100,7 +110,10 @@ impl Actor for GatewayActor {
                 state.core.reborn(state.arguments.surroundings.me());
                 Input::DropAll
             }
-            GatewayMessage::Close => Input::Close,
+            GatewayMessage::Close => {
+                state.arguments.surroundings.routes.close();
+                Input::Close
+            }
             GatewayMessage::StopAll(reply) => {
                 state.stop_shards();
                 // Who asked may have gone away.
@@ -109,6 +122,7 @@ impl Actor for GatewayActor {
             }
             GatewayMessage::Tick => {
                 state.arguments.surroundings.tell_load();
+                state.note_uses();
                 Input::Tick
             }
             GatewayMessage::Status(reply) => {
@@ -173,8 +187,9 @@ impl State {
 
     /// What runs there ends with them: whoever owns the conversations now reads their logs.
     fn stop_shards(&mut self) {
-        for (_, shard) in std::mem::take(&mut self.shards) {
+        for (id, shard) in std::mem::take(&mut self.shards) {
             shard.kill();
+            self.arguments.surroundings.routes.forget_shard(id);
         }
     }
 
@@ -183,6 +198,15 @@ impl State {
         let shard = *shard;
         self.shards.remove(&shard);
         Some(shard)
+    }
+
+    /// Conversations that were asked past the gateway are in use too.
+    fn note_uses(&mut self) {
+        let used = self.arguments.surroundings.routes.take_used();
+        if !used.is_empty() {
+            let now_ms = self.started.elapsed().as_millis() as u64;
+            self.core.decide::<Reply>(now_ms, Input::Used(used));
+        }
     }
 
     fn status(&self) -> Status {

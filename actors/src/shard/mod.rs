@@ -62,6 +62,11 @@ impl Actor for ShardActor {
         message: Self::Msg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        if let ShardMessage::StillBusy(conversation) = &message
+            && let Some(actor) = state.actors.get(conversation)
+        {
+            state.arguments.surroundings.routes.add(*conversation, actor.clone());
+        }
         let input = match message {
             ShardMessage::Ask(conversation, request, reply) => Input::Ask(conversation, Held { request, reply }),
             ShardMessage::Passivate(conversation) => Input::Passivate(conversation),
@@ -89,6 +94,7 @@ impl Actor for ShardActor {
         };
         let Some(conversation) = state.ids.remove(&actor) else { return Ok(()) };
         state.actors.remove(&conversation);
+        state.arguments.surroundings.routes.remove(conversation);
         metrics::conversation_ended(end);
         state.happened(&myself, Input::Ended(conversation, end)).await
     }
@@ -120,6 +126,7 @@ impl State {
             Effect::Start { conversation, crashes } => self.start(myself, conversation, crashes).await?,
             Effect::Pass(conversation, held) => return Ok(self.pass(conversation, held)),
             Effect::Close(conversation) => {
+                self.arguments.surroundings.routes.remove(conversation);
                 if let Some(actor) = self.actors.get(&conversation) {
                     // One that is gone already is reported as ended.
                     let _ = actor.cast(ConversationMessage::Close);
@@ -149,6 +156,7 @@ impl State {
         let (actor, _) = Actor::spawn_linked(None, ConversationActor, arguments, myself.get_cell()).await?;
         self.arguments.gateway.cast(GatewayMessage::Entered(conversation))?;
         self.ids.insert(actor.get_id(), conversation);
+        self.arguments.surroundings.routes.add(conversation, actor.clone());
         self.actors.insert(conversation, actor);
         Ok(())
     }

@@ -89,7 +89,7 @@ fn chat_id(conversation: ConversationId) -> String {
 fn ask(conversation: ConversationId, chat: &Chat) -> Ask {
     let mut items: Vec<Item> = (0..)
         .zip(&chat.messages)
-        .map(|(ordinal, body)| Item { ordinal, client_id: None, body: body.clone() })
+        .map(|(ordinal, body)| Item { ordinal, client_id: None, body: body.clone().into() })
         .collect();
     let input = items.split_off(items.len().saturating_sub(1));
     Ask {

@@ -151,8 +151,8 @@ fn with_status(mut body: Body, wanted: Status) -> Body {
     body
 }
 
-fn new_item(client_id: Option<String>, body: Body) -> Item {
-    Item { ordinal: 0, client_id, body }
+fn new_item(client_id: Option<String>, body: impl Into<Arc<Body>>) -> Item {
+    Item { ordinal: 0, client_id, body: body.into() }
 }
 
 /// Those that are to be added.

@@ -51,7 +51,7 @@ fn snapshot(id: ResponseId, turn: &Turn, status: ResponseStatus) -> Response {
         instructions: options.instructions,
         max_output_tokens: options.max_output_tokens,
         max_tool_calls: options.max_tool_calls,
-        model: parameters.model.clone(),
+        model: parameters.model.to_string(),
         output: Vec::new(),
         parallel_tool_calls: options.parallel_tool_calls.unwrap_or(true),
         previous_response_id: parameters.previous.map(|previous| previous.to_string()),
@@ -261,7 +261,7 @@ pub(crate) mod tests {
         };
         let accepted = Accepted {
             turn: 3,
-            input: vec![Item { ordinal: 0, client_id: None, body: Body::user("hi") }],
+            input: vec![Item { ordinal: 0, client_id: None, body: Body::user("hi").into() }],
             key: None,
             attempt: None,
             fingerprint: [0; 16],

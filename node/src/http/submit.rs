@@ -225,7 +225,7 @@ async fn prepare(
     let create = (wanted.place == Place::New).then(|| Box::new(own_conversation(caller, identity)));
     let resolved = inputs::resolve(edge, caller, destination, wanted.input).await?;
     let parameters = Parameters {
-        model: wanted.model,
+        model: wanted.model.into(),
         background: wanted.background,
         store: wanted.store,
         conversation_named: matches!(wanted.place, Place::In(_)),
@@ -235,7 +235,7 @@ async fn prepare(
         },
         cancel_on_disconnect: wanted.cancel_on_disconnect,
         start_by_ms: start_by_ms(headers, wanted.background),
-        request: wanted.options.to_json(),
+        request: wanted.options.to_json().into(),
     };
     let submit = Submit {
         caller: caller.clone(),

@@ -178,15 +178,15 @@ impl Reply {
 fn input_text(ask: &Ask) -> String {
     let is_user = |body: &Body| matches!(body, Body::Message { role: Role::User, .. });
     let last_user = ask.input.iter().rposition(|item| is_user(&item.body));
-    let echoed = ask.input.iter().enumerate().filter(|(index, item)| match item.body {
+    let echoed = ask.input.iter().enumerate().filter(|(index, item)| match *item.body {
         Body::FunctionCallOutput { .. } => true,
         Body::Message { .. } | Body::FunctionCall { .. } => Some(*index) == last_user,
     });
-    join(echoed.map(|(_, item)| &item.body))
+    join(echoed.map(|(_, item)| &*item.body))
 }
 
 fn all_text(ask: &Ask) -> String {
-    join(ask.history.iter().map(|item| &item.body).chain(ask.input.iter().map(|item| &item.body)))
+    join(ask.history.iter().map(|item| &*item.body).chain(ask.input.iter().map(|item| &*item.body)))
 }
 
 fn join<'a>(bodies: impl Iterator<Item = &'a Body>) -> String {

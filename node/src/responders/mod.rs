@@ -192,7 +192,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub fn item(body: Body) -> Item {
-        Item { ordinal: 0, client_id: None, body }
+        Item { ordinal: 0, client_id: None, body: body.into() }
     }
 
     pub fn ask(text: &str) -> Ask {

@@ -42,7 +42,7 @@ fn piece_bytes(text: &str) -> usize {
 /// The text of the last user message among the input; empty where there is none.
 pub fn last_user_text(ask: &Ask) -> String {
     let is_user = |body: &&Body| matches!(body, Body::Message { role: Role::User, .. });
-    ask.input.iter().rev().map(|item| &item.body).find(is_user).map(Body::text).unwrap_or_default()
+    ask.input.iter().rev().map(|item| &*item.body).find(is_user).map(Body::text).unwrap_or_default()
 }
 
 /// `max_output_tokens` of the request, where it has one.

@@ -179,7 +179,7 @@ fn items_are_there(shared: &Shared) -> Result<(), String> {
         if story.whole.deleted {
             continue;
         }
-        if story.whole.items.get(ordinal).is_none_or(|item| item.body != *body) {
+        if story.whole.items.get(ordinal).is_none_or(|item| *item.body != *body) {
             return Err(format!("item {ordinal} of {conversation} was added, and is not there"));
         }
     }

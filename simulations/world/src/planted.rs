@@ -176,6 +176,7 @@ fn without_keys(entry: &Entry) -> Arc<Entry> {
     let mut entry = entry.clone();
     for event in &mut entry.events {
         if let Event::TurnAccepted(accepted) = event {
+            let accepted = Arc::make_mut(accepted);
             (accepted.key, accepted.attempt) = (None, None);
         }
     }

@@ -65,7 +65,7 @@ async fn compact(
     let end = LogEnd { position: expected.position.next(), ..expected };
     let events = vec![Event::Snapshot(Box::new(State { next_item: items, ..State::default() }))];
     let snapshot = Arc::new(Entry { position: end.position, token: end.token, at_ms: 1, events });
-    let item = Item { ordinal: items - 1, client_id: None, body: Body::user("text") };
+    let item = Item { ordinal: items - 1, client_id: None, body: Body::user("text").into() };
     let settled = Settled { items: vec![item.into()], ..Settled::default() };
     store.compact(conversation, Compaction { expected, snapshot, settled, clear_but_items_below: None }).await?;
     Ok(end)

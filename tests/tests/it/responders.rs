@@ -42,7 +42,7 @@ fn responder(server: &ModelServer, directives: &str, change: impl FnOnce(&mut Op
 }
 
 fn item(body: Body) -> Item {
-    Item { ordinal: 0, client_id: None, body }
+    Item { ordinal: 0, client_id: None, body: body.into() }
 }
 
 fn ask(text: &str) -> Ask {

@@ -47,7 +47,7 @@ pub fn snapshot_entry(expected: LogEnd, state: State) -> Entry {
 }
 
 pub fn item(ordinal: u64, text: &str) -> Item {
-    Item { ordinal, client_id: None, body: Body::user(text) }
+    Item { ordinal, client_id: None, body: Body::user(text).into() }
 }
 
 /// A row whose client's id is `client-` and its ordinal.
@@ -63,7 +63,7 @@ pub fn finished_turn(ordinal: u64) -> Turn {
 }
 
 pub fn accepted(turn: u64) -> Event {
-    Event::TurnAccepted(Arc::new(accepted_turn(turn)))
+    Event::TurnAccepted(accepted_turn(turn).into())
 }
 
 pub fn created() -> Event {

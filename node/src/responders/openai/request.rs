@@ -195,8 +195,8 @@ struct Thread<'a> {
 impl<'a> Thread<'a> {
     /// As much of the newest history as fits `budget`, and how many tokens that is.
     fn cut(ask: &'a Ask, budget: usize) -> (Self, usize) {
-        let older = ask.history.iter().map(|item| &item.body);
-        let bodies: Vec<&Body> = older.chain(ask.input.iter().map(|item| &item.body)).collect();
+        let older = ask.history.iter().map(|item| &*item.body);
+        let bodies: Vec<&Body> = older.chain(ask.input.iter().map(|item| &*item.body)).collect();
         let (input, mut first, mut used) = (ask.history.len(), ask.history.len(), 0);
         while first > 0 && used + weight(bodies[first - 1]) <= budget {
             first -= 1;

@@ -35,7 +35,7 @@ impl Client {
 
     pub(super) async fn add_items(&mut self, conversation: ConversationId) {
         let bodies: Vec<Body> = (0..self.dice.between(1, 3)).map(|_| Body::user(self.next_text())).collect();
-        let item = |body: &Body| Item { ordinal: 0, client_id: None, body: body.clone() };
+        let item = |body: &Body| Item { ordinal: 0, client_id: None, body: body.clone().into() };
         let items = bodies.iter().map(item).collect();
         let request = Request::AddItems { caller: caller(), items, key: Some(self.key()) };
         if let Some(Answer::Items { ordinals, .. }) = self.insist(conversation, request).await {

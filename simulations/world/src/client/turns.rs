@@ -137,7 +137,7 @@ impl Client {
         let (background, start_by) = (dice.permille(100), dice.permille(50));
         Submit {
             caller: caller(),
-            input: vec![Item { ordinal: 0, client_id: None, body: Body::user(text) }],
+            input: vec![Item { ordinal: 0, client_id: None, body: Body::user(text).into() }],
             parameters: Parameters {
                 model: (*dice.pick(&MODELS).expect("there are some")).into(),
                 background,

@@ -30,13 +30,17 @@ pub enum EnvelopeError {
     Damaged(String),
 }
 
+/// Most of what is sealed is no longer, in bytes, and grows in no steps.
+const BYTES_USUAL: usize = 1_024;
+
 fn configuration() -> Configuration<LittleEndian, Varint, Limit<BYTES_MAX>> {
     config::standard().with_limit::<BYTES_MAX>()
 }
 
 /// The value's bytes, ready to be stored or sent.
 pub fn seal<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
+    let mut bytes = Vec::with_capacity(BYTES_USUAL);
+    bytes.push(VERSION);
     bincode::serde::encode_into_std_write(value, &mut bytes, config::standard())
         .expect("memory takes what it is given, and every stored type can be encoded");
     bytes
@@ -62,7 +66,8 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, EnvelopeError> {
 
 /// As [`seal`], with where it stands in a trace.
 pub fn seal_traced<T: Serialize>(trace: &TraceContext, value: &T) -> Vec<u8> {
-    let mut bytes = vec![TRACED];
+    let mut bytes = Vec::with_capacity(BYTES_USUAL);
+    bytes.push(TRACED);
     bincode::serde::encode_into_std_write((trace, value), &mut bytes, config::standard())
         .expect("memory takes what it is given, and every type that travels can be encoded");
     bytes

@@ -59,7 +59,10 @@ fn write_grant(headers: &mut HeaderMap, grant: Grant) {
 
 /// As OpenAI writes it: `8.64s`.
 fn seconds(duration: Duration) -> String {
-    format!("{}s", duration.as_millis() as f64 / 1_000.0)
+    match duration.subsec_millis() {
+        0 => format!("{}s", duration.as_secs()),
+        millis => format!("{}.{millis:03}", duration.as_secs()).trim_end_matches('0').to_owned() + "s",
+    }
 }
 
 #[cfg(test)]

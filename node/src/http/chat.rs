@@ -36,7 +36,7 @@ struct Head {
 }
 
 /// Answers a chat without keeping it.
-#[utoipa::path(post, path = "/chat/completions", tag = "chat", request_body = CreateChatCompletion,
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "chat", request_body = CreateChatCompletion,
     responses(
         (status = 200, description = "The completion, or with `stream` its chunks", content(
             (ChatCompletion = "application/json"),

@@ -37,7 +37,7 @@ const ROWS_AT_ONCE: usize = 100;
 const READS_AT_ONCE: usize = 8;
 
 /// Makes a conversation.
-#[utoipa::path(post, path = "/conversations", tag = "conversations", request_body = CreateConversation,
+#[utoipa::path(post, path = "/v1/conversations", tag = "conversations", request_body = CreateConversation,
     responses((status = 200, body = Conversation), Refused))]
 pub async fn create(
     State(edge): State<Edge>,
@@ -112,7 +112,7 @@ fn summary(id: ConversationId, identity: &Identity, answer: Answer) -> Result<Re
 }
 
 /// Shows a conversation.
-#[utoipa::path(get, path = "/conversations/{conversation_id}", tag = "conversations",
+#[utoipa::path(get, path = "/v1/conversations/{conversation_id}", tag = "conversations",
     params(("conversation_id" = String, Path)), responses((status = 200, body = Conversation), Refused))]
 pub async fn read(
     State(edge): State<Edge>,
@@ -128,7 +128,7 @@ fn shown(id: ConversationId, state: &ConversationState) -> Conversation {
 }
 
 /// Replaces a conversation's metadata.
-#[utoipa::path(post, path = "/conversations/{conversation_id}", tag = "conversations",
+#[utoipa::path(post, path = "/v1/conversations/{conversation_id}", tag = "conversations",
     params(("conversation_id" = String, Path)), request_body = UpdateConversation,
     responses((status = 200, body = Conversation), Refused))]
 pub async fn update(
@@ -144,7 +144,7 @@ pub async fn update(
 }
 
 /// Deletes a conversation with all that it holds.
-#[utoipa::path(delete, path = "/conversations/{conversation_id}", tag = "conversations",
+#[utoipa::path(delete, path = "/v1/conversations/{conversation_id}", tag = "conversations",
     params(("conversation_id" = String, Path)), responses((status = 200, body = DeletedConversation), Refused))]
 pub async fn delete(
     State(edge): State<Edge>,
@@ -164,7 +164,7 @@ pub async fn ask_of(edge: &Edge, id: ConversationId, request: Request) -> Result
 }
 
 /// Makes a conversation that begins with the items of this one, up to an item or all of them.
-#[utoipa::path(post, path = "/conversations/{conversation_id}/fork", tag = "conversations",
+#[utoipa::path(post, path = "/v1/conversations/{conversation_id}/fork", tag = "conversations",
     params(("conversation_id" = String, Path)), request_body = ForkConversation,
     responses((status = 200, body = Conversation), Refused))]
 pub async fn fork(
@@ -207,7 +207,7 @@ async fn fork_point(
 /// Lists the caller's conversations, newest first.
 ///
 /// Not part of OpenAI's API. `metadata[key]=value` keeps those with that pair.
-#[utoipa::path(get, path = "/conversations", tag = "conversations",
+#[utoipa::path(get, path = "/v1/conversations", tag = "conversations",
     params(
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 100),
         ("order" = Option<String>, Query, description = "`asc` or `desc`"),

@@ -76,7 +76,9 @@ async fn read<T: DeserializeOwned>(request: Request, edge: &Edge, may_be_empty: 
     let (parts, body) = request.into_parts();
     let caller = known_caller(&parts)?;
     let bytes = read_body(body, edge.options.limits.body_bytes, edge.options.limits.body_timeout).await?;
+    // A request is the same under whatever version of the API: keys outlive versions.
     let path = parts.uri.path();
+    let path = path.strip_prefix("/v1").unwrap_or(path);
     let identity = Identity::new(&caller.tenant, &parts.method, path, &parts.headers, &bytes)?;
     let body = match may_be_empty && bytes.is_empty() {
         true => parse(b"{}")?,

@@ -24,7 +24,7 @@ use super::wire::items::WireItem;
 use super::wire::list::List;
 
 /// Adds items to the end of a conversation; answers them in the order in which they were sent.
-#[utoipa::path(post, path = "/conversations/{conversation_id}/items", tag = "items",
+#[utoipa::path(post, path = "/v1/conversations/{conversation_id}/items", tag = "items",
     params(("conversation_id" = String, Path)), request_body = AddItems,
     responses((status = 200, body = List<WireItem>), Refused))]
 pub async fn add(
@@ -110,7 +110,7 @@ fn in_order(resolved: Vec<Resolved>, added: Vec<Item>) -> Vec<Item> {
 }
 
 /// Lists a conversation's items, newest first.
-#[utoipa::path(get, path = "/conversations/{conversation_id}/items", tag = "items",
+#[utoipa::path(get, path = "/v1/conversations/{conversation_id}/items", tag = "items",
     params(
         ("conversation_id" = String, Path),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 100),
@@ -135,7 +135,7 @@ pub async fn list(
 }
 
 /// Shows an item.
-#[utoipa::path(get, path = "/conversations/{conversation_id}/items/{item_id}", tag = "items",
+#[utoipa::path(get, path = "/v1/conversations/{conversation_id}/items/{item_id}", tag = "items",
     params(("conversation_id" = String, Path), ("item_id" = String, Path)),
     responses((status = 200, body = WireItem), Refused))]
 pub async fn read(
@@ -149,7 +149,7 @@ pub async fn read(
 }
 
 /// Deletes an item; answers the conversation.
-#[utoipa::path(delete, path = "/conversations/{conversation_id}/items/{item_id}", tag = "items",
+#[utoipa::path(delete, path = "/v1/conversations/{conversation_id}/items/{item_id}", tag = "items",
     params(("conversation_id" = String, Path), ("item_id" = String, Path)),
     responses((status = 200, body = Conversation), Refused))]
 pub async fn delete(

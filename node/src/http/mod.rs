@@ -50,7 +50,7 @@ pub use self::sessions::SignIn;
 pub fn router(edge: Edge) -> Router {
     metrics::describe();
     let (api, mut description) =
-        OpenApiRouter::with_openapi(openapi::base()).nest("/v1", api_routes()).split_for_parts();
+        OpenApiRouter::with_openapi(openapi::base()).merge(api_routes()).split_for_parts();
     let (sessions, of_sessions) = session_routes().split_for_parts();
     description.merge(of_sessions);
     let description =
@@ -79,6 +79,7 @@ async fn no_such_method() -> ApiError {
     ApiError::method_not_allowed()
 }
 
+/// By their whole paths: a nested router would write each request's path anew.
 fn api_routes() -> OpenApiRouter<Edge> {
     OpenApiRouter::new()
         .routes(routes!(conversations::create, conversations::list))
@@ -95,7 +96,7 @@ fn api_routes() -> OpenApiRouter<Edge> {
         .routes(routes!(models::read))
         .routes(routes!(chat::create))
         // Not offered; without this it would be the id of a response, and the answer 405.
-        .route("/responses/compact", post(|| async { ApiError::no_route() }))
+        .route("/v1/responses/compact", post(|| async { ApiError::no_route() }))
 }
 
 fn session_routes<S>() -> OpenApiRouter<S>

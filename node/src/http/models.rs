@@ -37,13 +37,13 @@ impl Model {
 }
 
 /// Lists the models.
-#[utoipa::path(get, path = "/models", tag = "models", responses((status = 200, body = Models), Refused))]
+#[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, body = Models), Refused))]
 pub async fn list(State(edge): State<Edge>) -> Json<Models> {
     Json(Models { object: "list", data: edge.responders.keys().map(|name| Model::new(name)).collect() })
 }
 
 /// Shows a model.
-#[utoipa::path(get, path = "/models/{model}", tag = "models", params(("model" = String, Path)),
+#[utoipa::path(get, path = "/v1/models/{model}", tag = "models", params(("model" = String, Path)),
     responses((status = 200, body = Model), Refused))]
 pub async fn read(State(edge): State<Edge>, PathModel(name): PathModel) -> Result<Json<Model>, ApiError> {
     let found = edge.responders.get_key_value(&name).map(|(name, _)| Model::new(name));

@@ -13,7 +13,7 @@ use super::{lookup, render};
 /// Lists the responses of a conversation that have not ended, oldest first: all of them, on one page.
 ///
 /// Not part of OpenAI's API. Items enter a conversation when their response ends; until then they are here.
-#[utoipa::path(get, path = "/conversations/{conversation_id}/responses", tag = "conversations",
+#[utoipa::path(get, path = "/v1/conversations/{conversation_id}/responses", tag = "conversations",
     params(("conversation_id" = String, Path)), responses((status = 200, body = List<WireResponse>), Refused))]
 pub async fn list(
     State(edge): State<Edge>,

@@ -23,7 +23,7 @@ use super::wire::response::{DeletedResponse, Response as WireResponse};
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Shows a response, or tells its stream again.
-#[utoipa::path(get, path = "/responses/{response_id}", tag = "responses",
+#[utoipa::path(get, path = "/v1/responses/{response_id}", tag = "responses",
     params(
         ("response_id" = String, Path),
         ("stream" = Option<bool>, Query, description = "Its events instead, from the first on"),
@@ -64,7 +64,7 @@ fn first_event(query: &Query, headers: &HeaderMap) -> Result<u64, ApiError> {
 }
 
 /// Ends a response that has not ended; one that has is answered as it is.
-#[utoipa::path(post, path = "/responses/{response_id}/cancel", tag = "responses",
+#[utoipa::path(post, path = "/v1/responses/{response_id}/cancel", tag = "responses",
     params(("response_id" = String, Path)), responses((status = 200, body = WireResponse), Refused))]
 pub async fn cancel(
     State(edge): State<Edge>,
@@ -90,7 +90,7 @@ fn no_such(response: ResponseId) -> ApiError {
 }
 
 /// Deletes a response; its items stay in the conversation.
-#[utoipa::path(delete, path = "/responses/{response_id}", tag = "responses",
+#[utoipa::path(delete, path = "/v1/responses/{response_id}", tag = "responses",
     params(("response_id" = String, Path)), responses((status = 200, body = DeletedResponse), Refused))]
 pub async fn delete(
     State(edge): State<Edge>,
@@ -103,7 +103,7 @@ pub async fn delete(
 }
 
 /// Lists what a response was given, newest first.
-#[utoipa::path(get, path = "/responses/{response_id}/input_items", tag = "responses",
+#[utoipa::path(get, path = "/v1/responses/{response_id}/input_items", tag = "responses",
     params(
         ("response_id" = String, Path),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 100),

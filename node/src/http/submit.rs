@@ -43,7 +43,7 @@ struct Accepted {
 /// Makes a response.
 ///
 /// With `stream` the answer is an event stream that ends with `data: [DONE]`; each event's `data` is JSON.
-#[utoipa::path(post, path = "/responses", tag = "responses", request_body = CreateResponse,
+#[utoipa::path(post, path = "/v1/responses", tag = "responses", request_body = CreateResponse,
     responses(
         (status = 200, description = "The response, or with `stream` its events", content(
             (WireResponse = "application/json"),

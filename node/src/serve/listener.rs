@@ -64,7 +64,6 @@ pub struct Port {
 }
 
 /// What its connections share.
-#[derive(Clone)]
 struct Serving {
     name: &'static str,
     routes: Router,
@@ -84,7 +83,8 @@ impl Port {
         let address = listener.local_addr()?;
         let (stage, receiver) = watch::channel(Stage::Open);
         let connections = TaskTracker::new();
-        let serving = Serving { name, routes, server: server(), stage: receiver, connections: connections.clone() };
+        let serving =
+            Arc::new(Serving { name, routes, server: server(), stage: receiver, connections: connections.clone() });
         let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
         connections.spawn(accept(listener, places, serving));
         connections.close();
@@ -144,7 +144,7 @@ fn server() -> auto::Builder<TokioExecutor> {
     server
 }
 
-async fn accept(listener: impl Listener, places: Arc<Semaphore>, serving: Serving) {
+async fn accept(listener: impl Listener, places: Arc<Semaphore>, serving: Arc<Serving>) {
     let mut closed = serving.stage.clone();
     let mut closed = pin!(async move { reached(&mut closed, Stage::Closed).await }.fuse());
     loop {
@@ -175,7 +175,7 @@ async fn reached(stage: &mut watch::Receiver<Stage>, far: Stage) {
 }
 
 impl Serving {
-    fn start(&self, stream: impl Stream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+    fn start(self: &Arc<Self>, stream: impl Stream, peer: SocketAddr, place: OwnedSemaphorePermit) {
         let serving = self.clone();
         self.connections.spawn(async move {
             let gauge = metrics::gauge!(CONNECTIONS, "port" => serving.name);
@@ -190,10 +190,10 @@ impl Serving {
         });
     }
 
-    async fn connection(self, stream: impl Stream, peer: SocketAddr) -> Result<(), Failure> {
+    async fn connection(self: Arc<Self>, stream: impl Stream, peer: SocketAddr) -> Result<(), Failure> {
         // Events of a stream are small and should not wait for one another.
         stream.set_nodelay()?;
-        let server = self.server.clone();
+        let shared = self.clone();
         let (mut finishing, mut aborted) = (self.stage.clone(), self.stage.clone());
         let asked = Arc::new(AtomicBool::new(false));
         let asking = asked.clone();
@@ -201,7 +201,7 @@ impl Serving {
             asking.store(true, Ordering::Relaxed);
             self.clone().answer(request, peer)
         });
-        let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+        let mut connection = pin!(shared.server.serve_connection(TokioIo::new(stream), service));
         let mut finishing = pin!(async move { reached(&mut finishing, Stage::Finishing).await }.fuse());
         let mut aborted = pin!(async move { reached(&mut aborted, Stage::Aborted).await }.fuse());
         // hyper's idle timeout begins once it knows the protocol, so the first bytes have one of their own.
@@ -220,11 +220,11 @@ impl Serving {
         }
     }
 
-    async fn answer(self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Infallible> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Infallible> {
         let one_at_a_time = request.version() <= Version::HTTP_11;
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
-        let mut response = self.routes.oneshot(request).await?;
+        let mut response = self.routes.clone().oneshot(request).await?;
         // In HTTP/2 the header does not exist; such connections are told when they are finished.
         if one_at_a_time && *self.stage.borrow() >= Stage::LastAnswers {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

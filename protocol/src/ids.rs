@@ -15,6 +15,8 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const SHARDS: u16 = 1024;
 
 const HEX_DIGITS: usize = 48;
+/// Of the longest prefix, in bytes.
+const PREFIX_MAX: usize = 5;
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -174,13 +176,15 @@ impl FromStr for ItemId {
 }
 
 fn write(f: &mut fmt::Formatter<'_>, prefix: &str, conversation: &ConversationId, ordinal: u64) -> fmt::Result {
-    let mut digits = [0; HEX_DIGITS];
+    // In one piece, for which memory is taken once.
+    let mut text = [0; PREFIX_MAX + HEX_DIGITS];
+    let (before, digits) = text.split_at_mut(prefix.len());
+    before.copy_from_slice(prefix.as_bytes());
     let bytes = conversation.0.into_iter().chain(ordinal.to_be_bytes());
     for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
         pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
-    f.write_str(prefix)?;
-    f.write_str(std::str::from_utf8(&digits).expect("hex digits are ASCII"))
+    f.write_str(std::str::from_utf8(&text[..prefix.len() + HEX_DIGITS]).expect("prefixes and hex digits are ASCII"))
 }
 
 fn parse(text: &str, prefix: &'static str) -> Result<(ConversationId, u64), IdError> {

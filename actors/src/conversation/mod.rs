@@ -267,7 +267,8 @@ impl State {
             Effect::Look => self.look(&myself),
             Effect::Claim(looked) => self.claim(&myself, looked),
             Effect::Append { entry, rows, traced } => {
-                self.tasks.spawn(tasks::watched(
+                // On its own: it is under way whatever becomes of the conversation, and the log tells what became of it.
+                tokio::spawn(tasks::watched(
                     myself.clone(),
                     tasks::append(myself, store, conversation, entry, rows, traced),
                 ));

@@ -33,6 +33,9 @@ use super::wire::response::Response as WireResponse;
 /// Seconds that the client waits for an answer, as the SDKs and as proxies say it.
 const READ_TIMEOUT_HEADERS: [&str; 2] = ["x-stainless-read-timeout", "x-request-timeout"];
 
+/// Most responses are no longer, in bytes, and grow in no steps.
+const JSON_BYTES_USUAL: usize = 2_048;
+
 /// A turn that was accepted, now or by an earlier request.
 struct Accepted {
     response: ResponseId,
@@ -166,7 +169,8 @@ fn too_long() -> ApiError {
 }
 
 fn deliver(delivery: Delivery, response: ResponseId, turn: &Turn) -> Response {
-    let bytes = serde_json::to_vec(&render::response(response, turn)).expect("a response is plain data");
+    let mut bytes = Vec::with_capacity(JSON_BYTES_USUAL);
+    serde_json::to_writer(&mut bytes, &render::response(response, turn)).expect("a response is plain data");
     let json = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, json)], delivery.body(Bytes::from(bytes))).into_response()
 }

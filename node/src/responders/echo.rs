@@ -3,6 +3,7 @@
 //!
 //! It knows no language and remembers nothing; `fail_every` counts the calls of this node only.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use klatch_protocol::item::{Body, Role};
 use klatch_protocol::turn::{Incomplete, Usage};
 use serde::{Deserialize, Serialize};
 
-use super::pieces::{max_output_tokens, pieces};
+use super::pieces::{PIECE_BYTES_MAX, max_output_tokens, pieces};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,7 +80,15 @@ impl Responder for Echo {
 
     fn answer(&self, ask: &Ask) -> Vec<Said> {
         let mut reply = self.reply(ask);
-        let mut said: Vec<Said> = std::iter::from_fn(|| reply.next_piece()).map(Said::Text).collect();
+        // All of it is there at once: its words are one piece, as far as a piece may go.
+        let (mut said, mut text) = (Vec::with_capacity(2), String::with_capacity(reply.text.len().min(PIECE_BYTES_MAX)));
+        while let Some(piece) = reply.next_piece() {
+            if text.len() + piece.len() > PIECE_BYTES_MAX {
+                said.push(Said::Text(std::mem::take(&mut text)));
+            }
+            text.push_str(&reply.text[piece]);
+        }
+        said.extend((!text.is_empty()).then_some(Said::Text(text)));
         said.push(Said::End(reply.end()));
         said
     }
@@ -95,6 +104,7 @@ impl Responder for Echo {
         stream::unfold(Some((reply, first)), move |state| async move {
             let (mut reply, wait) = state?;
             let Some(piece) = reply.next_piece() else { return Some((Ok(Said::End(reply.end())), None)) };
+            let piece = reply.text[piece].to_owned();
             pause(wait).await;
             Some((Ok(Said::Text(piece)), Some((reply, further))))
         })
@@ -132,7 +142,8 @@ impl Reply {
         Self { text, at: 0, left: tokens, max, skip, usage: Usage { input: given, ..Usage::default() } }
     }
 
-    fn next_piece(&mut self) -> Option<String> {
+    /// Where in the text it is.
+    fn next_piece(&mut self) -> Option<Range<usize>> {
         loop {
             if self.is_cut() {
                 return None;
@@ -140,24 +151,23 @@ impl Reply {
             let piece = self.advance()?;
             if self.skip < piece.len() {
                 // A partial reply of another responder may end anywhere, within a letter too.
-                let rest = piece.get(self.skip..).unwrap_or_default().to_owned();
-                self.skip = 0;
-                return Some(rest);
+                let begun = piece.start + std::mem::take(&mut self.skip);
+                return Some(if self.text.is_char_boundary(begun) { begun..piece.end } else { piece.end..piece.end });
             }
             self.skip -= piece.len();
         }
     }
 
     /// The next piece, said already or not.
-    fn advance(&mut self) -> Option<String> {
+    fn advance(&mut self) -> Option<Range<usize>> {
         if self.left == Some(0) {
             return None;
         }
         if self.left.is_some() && self.at == self.text.len() {
             self.at = 0;
         }
-        let piece = pieces(&self.text[self.at..]).next()?.to_owned();
-        self.at += piece.len();
+        let piece = self.at..self.at + pieces(&self.text[self.at..]).next()?.len();
+        self.at = piece.end;
         self.left = self.left.map(|left| left - 1);
         self.usage.output += 1;
         Some(piece)

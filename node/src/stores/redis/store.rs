@@ -18,19 +18,24 @@ use crate::stores::metrics::Operation;
 
 type Done<T> = Result<T, StoreError>;
 
+/// Of an append, and their bytes beside the entry itself, at most.
+const XADD_ARGUMENTS: usize = 8;
+const XADD_BYTES: usize = 256;
+
 const LAST_ID: ConversationId = ConversationId([0xff; 16]);
 
 impl RedisStore {
     async fn append_entry(&self, conversation: ConversationId, entry: Arc<Entry>) -> Done<()> {
         let key = self.keys.log(conversation);
-        let mut command = cmd("XADD");
-        command.arg(&key);
+        let sealed = seal(&*entry);
+        let mut command = Cmd::with_capacity(XADD_ARGUMENTS, sealed.len() + XADD_BYTES);
+        command.arg("XADD").arg(&key);
         // Redis would make a log at any first id.
         if entry.position != Position::default().claim() {
             command.arg("NOMKSTREAM");
         }
         command.arg(entry_id(entry.position));
-        command.arg(keys::TOKEN).arg(&entry.token.0.to_be_bytes()[..]).arg(keys::ENTRY).arg(seal(&*entry));
+        command.arg(keys::TOKEN).arg(&entry.token.0.to_be_bytes()[..]).arg(keys::ENTRY).arg(sealed);
         let fence = Fence { conversation, position: entry.position, token: entry.token };
         match self.lane(&key)?.submit(command, Kind::Append(fence), true).await {
             Ok(_) => Ok(()),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::super::output::tests::{Page, printer};
+use super::super::output::tests::printer;
 use super::*;
 use crate::cli::client::tests::{FakeServer, Reply, events_of};
+use crate::cli::terminal::tests::Page;
 
 const RESPONSE: &str = "resp_1";
 

@@ -3,6 +3,7 @@
 //! Waits for what the screen shows, never for a time to pass; every wait has an end. Dropped, it kills the program.
 
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,9 +22,9 @@ pub struct Terminal {
     changed: watch::Receiver<u64>,
     exit: watch::Receiver<Option<u32>>,
     keyboard: Box<dyn Write + Send>,
-    master: Box<dyn MasterPty + Send>,
+    /// Closed, it would hang up.
+    _master: Box<dyn MasterPty + Send>,
     killer: Box<dyn ChildKiller + Send + Sync>,
-    pid: u32,
 }
 
 struct Seen {
@@ -62,11 +63,13 @@ impl Terminal {
         let mut child = pair.slave.spawn_command(command)?;
         // Held open, it would keep the end of the program from being seen.
         drop(pair.slave);
-        let screen = vt100::Parser::new(launch.rows, launch.columns, SCROLLED_MAX);
+        let (rows, columns) = (NonZero::new(launch.rows), NonZero::new(launch.columns));
+        let (rows, columns) = rows.zip(columns).context("a terminal has rows and columns")?;
+        let screen = vt100::Parser::new(rows, columns, SCROLLED_MAX);
         let seen = Arc::new(Mutex::new(Seen { screen, raw: Vec::new() }));
         let (changes, changed) = watch::channel(0);
         let (exits, exit) = watch::channel(None);
-        let (killer, pid) = (child.clone_killer(), child.process_id().context("a program that runs has an id")?);
+        let killer = child.clone_killer();
         let (mut reader, keyboard) = (pair.master.try_clone_reader()?, pair.master.take_writer()?);
         let writes = seen.clone();
         std::thread::spawn(move || {
@@ -81,22 +84,13 @@ impl Terminal {
             }
         });
         std::thread::spawn(move || exits.send(child.wait().ok().map(|status| status.exit_code())));
-        Ok(Self { seen, changed, exit, keyboard, master: pair.master, killer, pid })
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.pid
+        Ok(Self { seen, changed, exit, keyboard, _master: pair.master, killer })
     }
 
     /// As a person types, or a terminal pastes: `\r` is Enter, `\x03` is Ctrl-C, `\x04` is Ctrl-D.
     pub fn types(&mut self, keys: &str) -> anyhow::Result<()> {
         self.keyboard.write_all(keys.as_bytes())?;
         Ok(self.keyboard.flush()?)
-    }
-
-    pub fn resize(&self, rows: u16, columns: u16) -> anyhow::Result<()> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).screen.screen_mut().set_size(rows, columns);
-        self.master.resize(PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 })
     }
 
     /// The screen's lines, those that are wrapped as one.
@@ -107,8 +101,8 @@ impl Terminal {
     /// Row by row, as they stand there.
     pub fn rows(&self) -> Vec<String> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let columns = seen.screen.screen().size().1;
-        seen.screen.screen().rows(0, columns).collect()
+        let (_, columns) = seen.screen.screen().size();
+        seen.screen.screen().rows(0, columns.get()).collect()
     }
 
     /// Every byte that the program wrote.
@@ -144,9 +138,9 @@ impl Terminal {
 
     /// The program's exit code, once it has ended.
     pub async fn ended(&mut self) -> anyhow::Result<u32> {
-        let ended = tokio::time::timeout(PATIENCE, self.exit.wait_for(Option::is_some)).await;
-        let screen = self.screen();
-        let code = *ended.with_context(|| format!("the program did not end:\n{screen}"))??;
+        let ended =
+            tokio::time::timeout(PATIENCE, self.exit.wait_for(Option::is_some)).await.map(|code| code.map(|it| *it));
+        let code = ended.with_context(|| format!("the program did not end:\n{}", self.screen()))??;
         code.context("the exit code was looked at")
     }
 }

@@ -42,7 +42,9 @@ impl Invocation {
         );
         let (shown_http, shown_ops) = (Shown::of(http, &others), Shown::of(ops, &others));
         let lines = match config.role {
-            Role::All => vec![("chat page", &shown_http, "/"), ("API", &shown_http, "/v1"), ("operators", &shown_ops, "/")],
+            Role::All => {
+                vec![("chat page", &shown_http, "/"), ("API", &shown_http, "/v1"), ("operators", &shown_ops, "/")]
+            }
             Role::Auth => vec![("sign-in", &shown_http, "/auth"), ("metrics", &shown_ops, "/metrics")],
         };
         for (what, shown, path) in lines {
@@ -174,7 +176,10 @@ mod tests {
         let said = greeting(&Config::default(), "127.0.0.1:8080", false);
         assert!(said.contains("chat page   http://127.0.0.1:8080/\n"), "{said}");
         assert!(said.contains("operators   http://127.0.0.1:9090/\n"), "{said}");
-        assert!(said.contains("./klatch token --store file:here --sub YOUR_NAME") && !said.contains("user add"), "{said}");
+        assert!(
+            said.contains("./klatch token --store file:here --sub YOUR_NAME") && !said.contains("user add"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -42,10 +42,7 @@ impl Credentials {
 
     /// Asks on the terminal. Fails where the person does not want to answer (Ctrl-C): the thread that reads cannot be called
     /// back, so the program is to end then.
-    pub async fn ask(
-        client: &ApiClient,
-        interrupts: &mut mpsc::Receiver<()>,
-    ) -> anyhow::Result<Result<Self, Failure>> {
+    pub async fn ask(client: &ApiClient, interrupts: &mut mpsc::Receiver<()>) -> anyhow::Result<Result<Self, Failure>> {
         let before = tcgetattr(std::io::stdin());
         let (name, password) = tokio::select! {
             answer = tokio::task::spawn_blocking(ask_on_terminal) => answer??,

@@ -243,7 +243,8 @@ impl Cluster {
         let mut stdin = child.stdin.take().context("stdin is a pipe")?;
         stdin.write_all(format!("{password}\n").as_bytes()).await?;
         drop(stdin);
-        let output = tokio::time::timeout(START_MAX, child.wait_with_output()).await.context("no account was added")??;
+        let output =
+            tokio::time::timeout(START_MAX, child.wait_with_output()).await.context("no account was added")??;
         if !output.status.success() {
             bail!("no account was added: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
@@ -293,7 +294,8 @@ fn new_password() -> String {
 /// All reserved at once, so that no two are the same; they were free a moment ago.
 fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
     let reserve = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let reserved: Vec<TcpListener> = (0..count).map(|_| reserve()).collect::<Result<_, _>>().context("no free ports")?;
+    let reserved: Vec<TcpListener> =
+        (0..count).map(|_| reserve()).collect::<Result<_, _>>().context("no free ports")?;
     reserved.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 

@@ -21,6 +21,8 @@ pub struct Screen {
     coloured: bool,
     /// Where the answer's last line ends; none: no line is open.
     column: Option<usize>,
+    /// The last line is an empty one.
+    blank: bool,
 }
 
 impl Screen {
@@ -31,20 +33,22 @@ impl Screen {
     }
 
     fn new(out: Box<dyn Write + Send>, columns: usize, coloured: bool) -> Self {
-        Self { out, columns: columns.clamp(COLUMNS_MIN, COLUMNS_MAX), coloured, column: None }
+        Self { out, columns: columns.clamp(COLUMNS_MIN, COLUMNS_MAX), coloured, column: None, blank: false }
     }
 
     /// Lines of their own.
     pub fn say(&mut self, text: &str) -> Result<()> {
         self.end_answer()?;
         writeln!(self.out, "{text}")?;
+        self.blank = text.is_empty() || text.ends_with('\n');
         self.out.flush()
     }
 
     /// Stands out, and apart from the answer.
     pub fn notice(&mut self, text: &str) -> Result<()> {
         let (notice, plain) = if self.coloured { (NOTICE, PLAIN) } else { ("", "") };
-        self.say(&format!("\n{notice}  *** {text}{plain}\n"))
+        let before = if self.blank { "" } else { "\n" };
+        self.say(&format!("{before}{notice}  *** {text}{plain}\n"))
     }
 
     /// The next words of the answer, broken between words.
@@ -67,6 +71,7 @@ impl Screen {
         };
         write!(self.out, "{word}")?;
         self.column = Some(column + word.chars().count());
+        self.blank = false;
         Ok(())
     }
 
@@ -105,10 +110,11 @@ mod tests {
         let text = shown(40, false, |screen| {
             screen.answer("it will be ").unwrap();
             screen.notice("dead").unwrap();
+            screen.notice("alive").unwrap();
             screen.answer("killed").unwrap();
             screen.say("Done.").unwrap();
         });
-        assert_eq!(text, "    it will be \n\n  *** dead\n\n    killed\nDone.\n");
+        assert_eq!(text, "    it will be \n\n  *** dead\n\n  *** alive\n\n    killed\nDone.\n");
     }
 
     #[test]

@@ -221,7 +221,8 @@ async fn start_again(
     is_stored(cluster, node, conversation).await?;
     let (name, pid) = (cluster.name(node), cluster.pid(node));
     let after = seconds(began.elapsed());
-    screen.say(&format!("{name} was started again as pid {pid}: in the cluster after {after}, with the same words."))?;
+    screen
+        .say(&format!("{name} was started again as pid {pid}: in the cluster after {after}, with the same words."))?;
     Ok(())
 }
 

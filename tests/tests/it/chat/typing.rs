@@ -132,7 +132,9 @@ async fn commands_change_the_conversation_and_a_wrong_one_is_told() -> anyhow::R
     terminal.types(&format!("/open {id}\r"))?;
     terminal.until("what was said", |screen| screen.contains("assistant: hello") && at_prompt(screen)).await?;
     terminal.types("/nonsense\r")?;
-    terminal.until("what is wrong", |screen| screen.contains("no such command: /nonsense") && at_prompt(screen)).await?;
+    terminal
+        .until("what is wrong", |screen| screen.contains("no such command: /nonsense") && at_prompt(screen))
+        .await?;
     terminal.types("/quit\r")?;
     ensure!(terminal.ended().await? == 0);
     ensure!(terminal.screen().contains(&format!("go on with: klatch chat --conversation {id}")));

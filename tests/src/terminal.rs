@@ -98,13 +98,6 @@ impl Terminal {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).screen.screen().contents()
     }
 
-    /// Row by row, as they stand there.
-    pub fn rows(&self) -> Vec<String> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, columns) = seen.screen.screen().size();
-        seen.screen.screen().rows(0, columns.get()).collect()
-    }
-
     /// Every byte that the program wrote.
     pub fn raw(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap_or_else(PoisonError::into_inner).raw).into_owned()
@@ -136,10 +129,14 @@ impl Terminal {
         self.until(text, |screen| screen.contains(text)).await
     }
 
-    /// The program's exit code, once it has ended.
+    /// The program's exit code, once it has ended and all that it wrote is there.
     pub async fn ended(&mut self) -> anyhow::Result<u32> {
-        let ended =
-            tokio::time::timeout(PATIENCE, self.exit.wait_for(Option::is_some)).await.map(|code| code.map(|it| *it));
+        let ending = async {
+            let code = self.exit.wait_for(Option::is_some).await.map(|code| *code);
+            while self.changed.changed().await.is_ok() {}
+            code
+        };
+        let ended = tokio::time::timeout(PATIENCE, ending).await;
         let code = ended.with_context(|| format!("the program did not end:\n{}", self.screen()))??;
         code.context("the exit code was looked at")
     }

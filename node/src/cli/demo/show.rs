@@ -235,8 +235,10 @@ pub async fn invite(cluster: &Cluster, screen: &mut Screen) -> anyhow::Result<()
         "\nTry it:\n".to_owned(),
         format!("  chat page   {}/", cluster.url(0)),
         format!("              log in as {USER} with the password {password}"),
-        format!("              `{MODEL}` answers like the above; a long message gives you time to kill its node"),
-        format!("  operators   {}/", cluster.ops_url(0)),
+        format!(
+            "              `{MODEL}` says a long message as slowly as above, so that you can kill the node that has it"
+        ),
+        format!("  operators   {}/ shows which node that is", cluster.ops_url(0)),
         format!("  terminal    {program} chat --url {}", cluster.url(1)),
         format!("  kill -9     {}; a dead node is started again", nodes.collect::<Vec<_>>().join(", ")),
         "\nCtrl-C ends all of it.".to_owned(),

@@ -150,3 +150,15 @@ user: Hi
 ";
     assert_eq!(notes.text(), told);
 }
+
+#[tokio::test(start_paused = true)]
+async fn ctrl_c_ends_the_wait_for_a_command_and_not_the_stay() {
+    let server =
+        FakeServer::script([Reply::refused(503, 20_000), Reply::ok(json!({"object": "list", "data": []}))]).await;
+    let Stay { mut session, notes, interrupt, .. } = stay(&server, false);
+    interrupt.send(()).await.unwrap();
+    session.obey(Line::List).await.unwrap();
+    session.obey(Line::Dropped).await.unwrap();
+    assert_eq!(notes.text(), "stopped\nCtrl-D leaves\n");
+    interrupt.send(()).await.expect("a later Ctrl-C is still heard");
+}

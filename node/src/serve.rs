@@ -26,6 +26,7 @@ pub use banner::Invocation;
 
 use crate::config::{self, Config};
 use crate::ops::{self, MembersSource, Ops, Readiness, StatusSource};
+use crate::telemetry::LogFormat;
 use crate::{net, telemetry, traces};
 use drain::{Drain, Effect, Event, Wait};
 use listener::Port;
@@ -38,6 +39,8 @@ const HAND_OFF_LEAST: Duration = Duration::from_secs(5);
 const FLUSH_MAX: Duration = Duration::from_secs(10);
 /// Connections to the ops port: a few scrapers and probes.
 const OPS_CONNECTIONS_MAX: usize = 64;
+/// How often a person who stopped the node is told what it still waits for.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Events of the drain that wait: each of its steps has at most one, and a person can press Ctrl-C.
 const EVENTS_WAITING_MAX: usize = 16;
 
@@ -146,6 +149,8 @@ struct Node {
     fault: Option<BoxFuture<'static, ()>>,
     drain_lag: Duration,
     drain_timeout: Duration,
+    /// A person reads along.
+    tells: bool,
     /// When the time to finish is over; none before it began.
     finish_by: Option<Instant>,
 }
@@ -183,6 +188,7 @@ impl Node {
             fault: Some(parts.fault),
             drain_lag: config.drain_lag(),
             drain_timeout: config.drain_timeout,
+            tells: config.log.format == LogFormat::Human,
             finish_by: None,
         })
     }
@@ -251,6 +257,9 @@ impl Node {
                 self.drain_timeout
             }
         };
+        if self.tells {
+            tokio::spawn(tell(wait, duration, self.http.open_connections()));
+        }
         report(events, async move {
             tokio::time::sleep(duration).await;
             Event::TimeOver(wait)
@@ -280,6 +289,17 @@ impl Node {
             }
             Event::Flushed
         });
+    }
+}
+
+/// Says what is waited for, and how it goes.
+async fn tell(wait: Wait, time: Duration, connections: impl Fn() -> usize) {
+    let until = Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let Some(text) = banner::waiting_for(wait, left, connections()) else { return };
+        banner::say(&text);
+        tokio::time::sleep(left.min(TELL_EVERY)).await;
     }
 }
 

@@ -31,6 +31,12 @@ const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 
 /// Talk in a terminal; or send stdin as one message and get the answer on stdout.
 #[derive(Args, Debug)]
+#[command(after_help = "In a terminal: Enter sends; a line that ends in \\ goes on in the next; what is pasted stays \
+    together; the arrows up and down bring back what was said; Ctrl-C cancels the answer that is being given, or drops \
+    the line that is being typed; Ctrl-D leaves; /help lists the commands. An answer that breaks off is taken up again \
+    where it stopped.\n\n\
+    Exit codes: 0 all went well, or you left; 1 an answer failed or was cancelled, or the server could not be reached; 2 \
+    the arguments cannot work.")]
 pub struct ChatArgs {
     /// Where the server is.
     #[arg(long, env = "KLATCH_URL", default_value = "http://127.0.0.1:8080")]
@@ -63,15 +69,16 @@ pub async fn run(args: ChatArgs) -> anyhow::Result<ExitCode> {
         Ok(message) => message,
         Err(wrong) => return Ok(usage(&wrong)),
     };
+    let mut interrupts = interrupts();
     let credentials = match &args.token {
         Some(_) => Credentials::fixed(),
         None if piped => {
             return Ok(usage("KLATCH_TOKEN is not set, and there is no terminal to ask for a password on"));
         }
-        None => Credentials::ask(&client).await?,
+        None => Credentials::ask(&client, &mut interrupts).await??,
     };
     let printer = Printer::of_this_process(args.json);
-    let session = Session::start(client, credentials, printer, interrupts(), &args).await?;
+    let session = Session::start(client, credentials, printer, interrupts, &args).await?;
     match message {
         Some(message) => session.say_one(&message).await,
         None => session.talk(Prompt::new(args.json)?).await,

@@ -115,23 +115,24 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
 async fn measure(args: &LoadArgs, plan: Plan, client: ApiClient) -> anyhow::Result<Report> {
     let messages = Messages::new(u64::from_le_bytes(random_bytes()), args);
     let progress = Progress::start();
-    progress.say(&format!("making {} conversations of {} items", plan.conversations, plan.items));
-    let conversations = conversations::prepare(&client, &plan, &messages).await?;
+    let (made, making) = progress.of("making conversations", u64::from(plan.conversations));
+    let conversations = conversations::prepare(&client, &plan, &messages, &made).await?;
+    drop(making);
     let drive = Arc::new(Drive::new(client.clone(), plan, messages, conversations));
     stop_on_interrupt(&drive);
 
-    let ticking = progress.follow(drive.counters.clone(), &drive.plan);
+    let turning = progress.turns(drive.counters.clone(), &drive.plan);
     let mut warmed = drive.phase(Limit::Until(drive.plan.warmup)).await;
     let started = Instant::now();
     let mut measured = drive.phase(drive.plan.limit).await;
     let seconds = started.elapsed().as_secs_f64();
-    ticking.abort();
+    drop(turning);
 
     let mut records = std::mem::take(&mut warmed.records);
     records.append(&mut measured.records);
     let verified = if drive.plan.verify {
-        progress.say("reading the conversations back");
-        Some(verify::read_back(&client, &drive, records).await?)
+        let (read, _reading) = progress.of("reading conversations back", drive.conversations.len() as u64);
+        Some(verify::read_back(&client, &drive, records, &read).await?)
     } else {
         None
     };

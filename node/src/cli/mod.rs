@@ -3,8 +3,10 @@
 mod chat;
 mod client;
 mod cluster;
+mod demo;
 mod load;
 mod serve;
+mod terminal;
 mod token;
 mod user;
 
@@ -36,6 +38,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Show what a node knows of the cluster: view, shards, load
     Cluster(cluster::ClusterArgs),
+    /// Start three nodes, kill one in the middle of an answer, and see the answer go on
+    Demo(demo::DemoArgs),
     /// Make turns at a running server, check every answer, and measure
     Load(load::LoadArgs),
 }
@@ -53,6 +57,7 @@ impl Cli {
             Command::User(arguments) => arguments.run().await,
             Command::Token(arguments) => arguments.run(),
             Command::Cluster(arguments) => arguments.run().await,
+            Command::Demo(arguments) => arguments.run().await,
             Command::Load(arguments) => load::run(arguments).await,
         }
     }

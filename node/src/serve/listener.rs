@@ -95,6 +95,12 @@ impl Port {
         self.address
     }
 
+    /// So many are open, the listener counted with them until it is closed. To be asked also later.
+    pub fn open_connections(&self) -> impl Fn() -> usize + Send + use<> {
+        let connections = self.connections.clone();
+        move || connections.len()
+    }
+
     pub fn close_connections_with_their_answers(&self) {
         self.advance(Stage::LastAnswers);
     }

@@ -29,6 +29,9 @@ async fn start(drain_timeout: Duration) -> Running {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let config = Config { http_addr: any, ops_addr: any, drain_timeout, ..Config::default() };
     let config = Config { drain_lag: Some(Duration::from_millis(300)), ..config };
+    // Nobody reads along.
+    let log = crate::telemetry::LogOptions { format: LogFormat::Json, ..config.log.clone() };
+    let config = Config { log, ..config };
     let handed_off = Arc::new(AtomicBool::new(false));
     let end_of_stream = Arc::new(Notify::new());
     let parts = parts(handed_off.clone(), end_of_stream.clone());

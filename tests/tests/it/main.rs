@@ -2,8 +2,10 @@
 
 mod auth_role;
 mod backup;
+mod chat;
 mod check;
 mod cluster;
+mod demo;
 mod edge;
 mod exactly_once;
 mod failover;
@@ -13,5 +15,6 @@ mod one_writer;
 mod peers;
 mod responders;
 mod store_crash;
+mod told;
 mod traces;
 mod watching;

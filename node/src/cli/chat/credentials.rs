@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::bail;
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
 use crate::cli::client::failure::Failure;
@@ -38,10 +40,25 @@ impl Credentials {
         Self(None)
     }
 
-    /// Asks on the terminal.
-    pub async fn ask(client: &ApiClient) -> anyhow::Result<Self> {
-        let (name, password) = tokio::task::spawn_blocking(ask_on_terminal).await??;
-        Ok(Self::login(client, &name, &password).await?)
+    /// Asks on the terminal. Fails where the person does not want to answer (Ctrl-C): the thread that reads cannot be called
+    /// back, so the program is to end then.
+    pub async fn ask(client: &ApiClient, interrupts: &mut mpsc::Receiver<()>) -> anyhow::Result<Result<Self, Failure>> {
+        let before = tcgetattr(std::io::stdin());
+        let (name, password) = tokio::select! {
+            answer = tokio::task::spawn_blocking(ask_on_terminal) => answer??,
+            Some(()) = interrupts.recv() => {
+                // The password is typed without an echo, and the terminal outlives this program.
+                if let Ok(before) = before {
+                    tcsetattr(std::io::stdin(), OptionalActions::Now, &before)?;
+                }
+                eprintln!();
+                bail!("nobody has logged in");
+            }
+        };
+        tokio::select! {
+            login = Self::login(client, &name, &password) => Ok(login),
+            Some(()) = interrupts.recv() => bail!("nobody has logged in"),
+        }
     }
 
     pub async fn login(client: &ApiClient, name: &str, password: &str) -> Result<Self, Failure> {

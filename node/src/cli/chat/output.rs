@@ -9,6 +9,7 @@ use std::io::{IsTerminal, Result, Write};
 use serde::Deserialize;
 
 use crate::cli::client::events::StreamEvent;
+use crate::cli::terminal::colours_wanted;
 
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
@@ -18,8 +19,9 @@ pub struct Printer {
     answers: Box<dyn Write + Send>,
     answers_on_terminal: bool,
     notes: Box<dyn Write + Send>,
+    notes_on_terminal: bool,
     coloured: bool,
-    /// Something was shown, and its last line is still open.
+    /// Something of an answer was shown, and its last line is still open.
     line_open: bool,
 }
 
@@ -28,17 +30,13 @@ struct Delta {
     delta: String,
 }
 
-/// NO_COLOR, to any value but an empty one, means none (no-color.org).
-pub fn colours_wanted(on_terminal: bool) -> bool {
-    on_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
 impl Printer {
     pub fn of_this_process(json: bool) -> Self {
         let (answers, notes) = (std::io::stdout(), std::io::stderr());
         Self {
             json,
             answers_on_terminal: answers.is_terminal(),
+            notes_on_terminal: notes.is_terminal(),
             coloured: colours_wanted(notes.is_terminal()),
             answers: Box::new(answers),
             notes: Box::new(notes),
@@ -75,10 +73,12 @@ impl Printer {
         self.answers.flush()
     }
 
-    /// A line for the person, on its own line also in mid-answer.
+    /// A line for the person, on its own line also in mid-answer; the answer then goes on in the next. Where only one of
+    /// the two is a terminal, nothing joins them.
     pub fn note(&mut self, text: &str) -> Result<()> {
         let (dim, plain) = if self.coloured { (DIM, PLAIN) } else { ("", "") };
-        let before = if self.line_open && self.answers_on_terminal { "\n" } else { "" };
+        let joined = self.answers_on_terminal && self.notes_on_terminal;
+        let before = if joined && std::mem::take(&mut self.line_open) { "\n" } else { "" };
         writeln!(self.notes, "{before}{dim}{}{plain}", harmless(text))
     }
 }
@@ -103,28 +103,8 @@ pub fn date_of(unix_secs: u64) -> String {
 
 #[cfg(test)]
 pub mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-
-    #[derive(Clone, Default)]
-    pub struct Page(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Page {
-        fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Page {
-        pub fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-        }
-    }
+    use crate::cli::terminal::tests::Page;
 
     pub fn printer(json: bool, on_terminal: bool) -> (Printer, Page, Page) {
         let (answers, notes) = (Page::default(), Page::default());
@@ -133,6 +113,7 @@ pub mod tests {
             answers: Box::new(answers.clone()),
             answers_on_terminal: on_terminal,
             notes: Box::new(notes.clone()),
+            notes_on_terminal: on_terminal,
             coloured: on_terminal,
             line_open: false,
         };
@@ -190,8 +171,12 @@ pub mod tests {
         printer.event(&delta("half")).unwrap();
         printer.note("lost\x1b").unwrap();
         assert_eq!((answers.text().as_str(), notes.text().as_str()), ("half", "\n\x1b[2mlost\x1b[0m\n"));
-        let (mut printer, _, notes) = super::tests::printer(false, false);
+        printer.end_answer().unwrap();
+        assert_eq!(answers.text(), "half", "the note has ended the line");
+        let (mut printer, answers, notes) = super::tests::printer(false, false);
+        printer.event(&delta("half")).unwrap();
         printer.note("lost").unwrap();
-        assert_eq!(notes.text(), "lost\n");
+        printer.end_answer().unwrap();
+        assert_eq!((answers.text().as_str(), notes.text().as_str()), ("half\n", "lost\n"));
     }
 }

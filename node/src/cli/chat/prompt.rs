@@ -12,14 +12,15 @@ use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Behavior, Config, Editor, Helper};
 
-use super::output::colours_wanted;
+use crate::cli::terminal::colours_wanted;
 
 pub const HELP: &str = "/help        this
 /new         start a new conversation
 /list        the newest conversations
 /open ID     go on with a conversation
-/quit        leave (so do Ctrl-C and Ctrl-D here)
-A line that ends in \\ goes on in the next. Ctrl-C during an answer cancels the answer.";
+/quit        leave (so does Ctrl-D)
+A line that ends in \\ goes on in the next; what is pasted is sent with Enter, with all its lines.
+Ctrl-C cancels the answer that is being given, or drops the line that is being typed.";
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
@@ -29,6 +30,8 @@ pub enum Line {
     New,
     List,
     Open(String),
+    /// Ctrl-C: what was typed is not meant. It never leaves, since it may have come for an answer that has just ended.
+    Dropped,
     Quit,
     /// Looks like a command, and is none: what to tell the user.
     Unknown(String),
@@ -54,7 +57,8 @@ impl Prompt {
         tokio::task::spawn_blocking(move || {
             let line = match self.editor.readline("> ") {
                 Ok(text) => meaning(&text),
-                Err(ReadlineError::Interrupted | ReadlineError::Eof) => Line::Quit,
+                Err(ReadlineError::Interrupted) => Line::Dropped,
+                Err(ReadlineError::Eof) => Line::Quit,
                 Err(wrong) => return Err(wrong.into()),
             };
             Ok((self, line))

@@ -14,6 +14,7 @@ use super::prompt::{HELP, Line, Prompt};
 use super::turn::Ending;
 use crate::cli::client::ApiClient;
 use crate::cli::client::failure::Failure;
+use crate::cli::terminal::Quiet;
 
 pub struct Session {
     client: ApiClient,
@@ -29,17 +30,12 @@ impl Session {
         client: ApiClient,
         credentials: Credentials,
         mut printer: Printer,
-        interrupts: mpsc::Receiver<()>,
+        mut interrupts: mpsc::Receiver<()>,
         args: &ChatArgs,
     ) -> anyhow::Result<Self> {
-        let known = match &args.conversation {
-            Some(id) => Some(conversations::find(&client, id).await?),
-            None if args.resume => conversations::newest(&client).await?,
-            None => None,
-        };
-        let conversation = match known {
-            Some(id) => id,
-            None => conversations::create(&client).await?,
+        let conversation = tokio::select! {
+            found = choose(&client, args) => found?,
+            Some(()) = interrupts.recv() => anyhow::bail!("stopped before there was a conversation"),
         };
         printer.note(&format!("conversation {conversation}"))?;
         Ok(Self { client, credentials, printer, interrupts, model: args.model.clone(), conversation })
@@ -69,7 +65,7 @@ impl Session {
 
     async fn obey(&mut self, line: Line) -> anyhow::Result<()> {
         if matches!(line, Line::New | Line::List | Line::Open(_)) {
-            let told = self.command(line).await.unwrap_or_else(|failure| failure.to_string());
+            let told = self.command_unless_interrupted(line).await;
             return Ok(self.printer.note(&told)?);
         }
         match line {
@@ -80,12 +76,24 @@ impl Session {
             }
             Line::Help => self.printer.note(HELP)?,
             Line::Unknown(wrong) => self.printer.note(&wrong)?,
+            Line::Dropped => self.printer.note("Ctrl-D leaves")?,
             Line::Nothing | Line::New | Line::List | Line::Open(_) | Line::Quit => {}
         }
         Ok(())
     }
 
-    /// What to tell the user afterwards.
+    /// What to tell the user afterwards. A server that is away is asked for a minute, and nobody has to wait for that.
+    async fn command_unless_interrupted(&mut self, line: Line) -> String {
+        let (_sender, none) = mpsc::channel(1);
+        let mut interrupts = std::mem::replace(&mut self.interrupts, none);
+        let told = tokio::select! {
+            told = self.command(line) => told.unwrap_or_else(|failure| failure.to_string()),
+            Some(()) = interrupts.recv() => "stopped".to_owned(),
+        };
+        self.interrupts = interrupts;
+        told
+    }
+
     async fn command(&mut self, line: Line) -> Result<String, Failure> {
         self.credentials.keep_fresh(&self.client).await?;
         match line {
@@ -117,7 +125,9 @@ impl Session {
             interrupts: &mut self.interrupts,
             post: post(&self.model, &self.conversation, message),
         };
+        let quiet = Quiet::keep();
         let ending = answering.run().await?;
+        drop(quiet);
         if let Some(told) = in_words(&ending) {
             self.printer.note(&told)?;
         }
@@ -129,7 +139,7 @@ impl Session {
             return Ok(());
         }
         self.printer.note("log in again, then send the message again")?;
-        match Credentials::ask(&self.client).await {
+        match Credentials::ask(&self.client, &mut self.interrupts).await? {
             Ok(credentials) => self.credentials = credentials,
             Err(failure) => self.printer.note(&failure.to_string())?,
         }
@@ -144,6 +154,18 @@ impl Session {
 
     fn farewell(&mut self) -> std::io::Result<()> {
         self.printer.note(&format!("go on with: klatch chat --conversation {}", self.conversation))
+    }
+}
+
+async fn choose(client: &ApiClient, args: &ChatArgs) -> Result<String, Failure> {
+    let known = match &args.conversation {
+        Some(id) => Some(conversations::find(client, id).await?),
+        None if args.resume => conversations::newest(client).await?,
+        None => None,
+    };
+    match known {
+        Some(id) => Ok(id),
+        None => conversations::create(client).await,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Makes and fills the conversations before anything is measured, and reads their items afterwards.
 //! Setting up is no measurement: what is refused here is repeated, as any client would.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use futures::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -49,8 +51,18 @@ impl Item {
     }
 }
 
-pub async fn prepare(client: &ApiClient, plan: &Plan, messages: &Messages) -> Result<Vec<String>, Failure> {
-    let one = |_| make(client, u64::from(plan.items), messages);
+/// Counts those that are made.
+pub async fn prepare(
+    client: &ApiClient,
+    plan: &Plan,
+    messages: &Messages,
+    done: &AtomicU64,
+) -> Result<Vec<String>, Failure> {
+    let one = |_| async {
+        let made = make(client, u64::from(plan.items), messages).await;
+        done.fetch_add(1, Ordering::Relaxed);
+        made
+    };
     futures::stream::iter(0..plan.conversations).map(one).buffer_unordered(AT_ONCE).try_collect().await
 }
 

@@ -4,6 +4,7 @@
 //! acknowledged before the other was sent must stand before it. Turns that overlapped may stand in either order.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use futures::{StreamExt, TryStreamExt};
@@ -25,7 +26,13 @@ pub struct Verified {
     pub errors: BTreeMap<&'static str, u64>,
 }
 
-pub async fn read_back(client: &ApiClient, drive: &Drive, records: Vec<Record>) -> Result<Verified, Failure> {
+/// Counts the conversations that are read.
+pub async fn read_back(
+    client: &ApiClient,
+    drive: &Drive,
+    records: Vec<Record>,
+    done: &AtomicU64,
+) -> Result<Verified, Failure> {
     let mut by_conversation: Vec<Vec<Record>> = vec![vec![]; drive.conversations.len()];
     records.into_iter().for_each(|record| by_conversation[record.conversation as usize].push(record));
     let judge = Judge { messages: &drive.messages, fill: u64::from(drive.plan.items), any_text: drive.plan.any_text };
@@ -33,6 +40,7 @@ pub async fn read_back(client: &ApiClient, drive: &Drive, records: Vec<Record>) 
         let (conversation, judge) = (conversation.clone(), &judge);
         async move {
             let found = items(client, &conversation).await?;
+            done.fetch_add(1, Ordering::Relaxed);
             let found: Vec<_> = found.iter().map(|item: &Item| (item.role.clone(), item.text())).collect();
             Ok::<_, Failure>(judge.conversation(&records, &found))
         }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::super::output::tests::{Page, printer};
+use super::super::output::tests::printer;
 use super::*;
 use crate::cli::client::tests::{FakeServer, Reply, events_of};
+use crate::cli::terminal::tests::Page;
 
 const RESPONSE: &str = "resp_1";
 
@@ -148,4 +149,16 @@ conversation conv_1
 user: Hi
 ";
     assert_eq!(notes.text(), told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ctrl_c_ends_the_wait_for_a_command_and_not_the_stay() {
+    let server =
+        FakeServer::script([Reply::refused(503, 20_000), Reply::ok(json!({"object": "list", "data": []}))]).await;
+    let Stay { mut session, notes, interrupt, .. } = stay(&server, false);
+    interrupt.send(()).await.unwrap();
+    session.obey(Line::List).await.unwrap();
+    session.obey(Line::Dropped).await.unwrap();
+    assert_eq!(notes.text(), "stopped\nCtrl-D leaves\n");
+    interrupt.send(()).await.expect("a later Ctrl-C is still heard");
 }

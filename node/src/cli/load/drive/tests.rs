@@ -97,12 +97,12 @@ async fn load(line: &str, echo: Echo) -> (Tally, verify::Verified) {
     let args = args(line).unwrap();
     let (plan, messages) = (Plan::of(&args).unwrap(), Messages::new(9, &args));
     let client = server.client();
-    let made = conversations::prepare(&client, &plan, &messages).await.unwrap();
+    let made = conversations::prepare(&client, &plan, &messages, &AtomicU64::default()).await.unwrap();
     let limit = plan.limit;
     let drive = Arc::new(Drive::new(client.clone(), plan, messages, made));
     let mut tally = drive.phase(limit).await;
     let records = std::mem::take(&mut tally.records);
-    let verified = verify::read_back(&client, &drive, records).await.unwrap();
+    let verified = verify::read_back(&client, &drive, records, &AtomicU64::default()).await.unwrap();
     (tally, verified)
 }
 

@@ -14,6 +14,7 @@ disturbed), the folder `~/my-bot`, and the model servers (STAND_INS): each is `f
 repeats what it is told. A stand-in that nobody asked is a failure.
 """
 
+import ctypes
 import json
 import os
 import re
@@ -26,6 +27,9 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# Of this process, to which the kernel gives also what its own leave behind.
+CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children")
+PR_SET_CHILD_SUBREAPER = 36
 # What each page shows at least: blocks of a kind.
 PAGES = {
     "README.md": {"sh": 4, "python": 1, "kill -9": 1},
@@ -101,10 +105,6 @@ class StandIn:
         self.url = self.process.stdout.readline().strip().removesuffix("/v1")
         print(f"--- in place of {instead_of}: fake-model at {self.url}", flush=True)
 
-    def end(self):
-        self.process.kill()
-        self.process.wait()
-
     def complaint(self):
         with urllib.request.urlopen(f"{self.url}/calls", timeout=BLOCK_SECONDS) as answer:
             calls = json.load(answer)
@@ -133,8 +133,6 @@ class Reader:
         self.environment["PATH"] += f":{ROOT}/target/venv-kubernetes/bin"
         self.stand_ins = {}
         self.node, self.start_command, self.printed = None, None, ""
-        # Of the blocks: what they leave running belongs to the next one.
-        self.groups = []
 
     def moved(self, text):
         """The text with what is not as the reader has it."""
@@ -183,17 +181,6 @@ class Reader:
             sys.exit(f"the node ended with {code}")
         self.node = None
 
-    def end_what_is_left(self):
-        if self.node is not None and self.node.poll() is None:
-            self.groups.append(self.node.pid)
-        for group in self.groups:
-            try:
-                os.killpg(group, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        for stand_in in self.stand_ins.values():
-            stand_in.end()
-
     def run(self, kind, text):
         if kind == "python":
             command = [ROOT / "target/venv/bin/python", "-c", self.moved(text)]
@@ -205,7 +192,6 @@ class Reader:
             block = subprocess.Popen(
                 command, cwd=self.page.parent, env=environment, stdin=subprocess.DEVNULL, stdout=output, start_new_session=True
             )
-            self.groups.append(block.pid)
             try:
                 code = block.wait(timeout=BLOCK_SECONDS)
             finally:
@@ -277,23 +263,41 @@ def follow(name):
         # Workers of an NGINX whose master is root are not, and its folder is in here.
         os.chmod(folder, 0o755)
         reader = Reader(page, folder)
-        try:
-            for kind, text in found:
-                reader.read(kind, text)
-            if reader.node is not None:
-                reader.stop()
-            for complaint in filter(None, (stand_in.complaint() for stand_in in reader.stand_ins.values())):
-                sys.exit(f"{name}: {complaint}")
-        finally:
-            reader.end_what_is_left()
+        for kind, text in found:
+            reader.read(kind, text)
+        if reader.node is not None:
+            reader.stop()
+        for complaint in filter(None, (stand_in.complaint() for stand_in in reader.stand_ins.values())):
+            sys.exit(f"{name}: {complaint}")
     ran = sum(kind in ("sh", "python") for kind, _ in found)
     print(f"{name}: {ran} blocks did what they say; not run: {', '.join(unrun) or 'none'}", flush=True)
 
 
-def main():
-    check_ports()
-    for name in sys.argv[1:] or PAGES:
+def follow_and_clean_up(name):
+    """In a process of its own: what it leaves behind, whatever its group, comes to this one, and is ended."""
+    follower = os.fork()
+    if follower == 0:
         follow(name)
+        sys.exit()
+    try:
+        while True:
+            ended, status = os.wait()
+            if ended == follower:
+                return os.waitstatus_to_exitcode(status)
+    finally:
+        while children := CHILDREN.read_text().split():
+            for child in map(int, children):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+
+
+def main():
+    if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        sys.exit("servers that a page leaves behind could not be ended: there is no PR_SET_CHILD_SUBREAPER")
+    for name in sys.argv[1:] or PAGES:
+        check_ports()
+        if follow_and_clean_up(name) != 0:
+            sys.exit(f"{name} does not do what it says")
 
 
 main()

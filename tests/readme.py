@@ -23,6 +23,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+import traceback
 import urllib.request
 from pathlib import Path
 
@@ -54,7 +56,7 @@ STARTS_A_NODE = re.compile(r"(^|[\n/ ])(cargo run --release|klatch serve( --conf
 # Of the clusters that pages start; NGINX's are in its files too.
 PORTS = (6399, 7941, 7942, 7943, 8081, 8082, 8083, 8090, 8443, 9091, 9092, 9093)
 START_SECONDS = 900
-BLOCK_SECONDS = 300
+BLOCK_SECONDS = 600
 
 
 def parts(text):
@@ -217,6 +219,7 @@ class Reader:
         if kind in ("not run", "told") or text.strip() in RUN_ELSEWHERE:
             return
         print(f"--- {kind}\n{text}", flush=True)
+        begun = time.monotonic()
         if kind == "prints":
             self.compare(text)
         elif kind == "kill -9":
@@ -227,6 +230,8 @@ class Reader:
             self.start(text)
         else:
             self.run(kind, text)
+        if kind != "prints":
+            print(f"--- took {time.monotonic() - begun:.1f} s", flush=True)
 
 
 def check(name, found):
@@ -255,40 +260,50 @@ def check_ports():
                 sys.exit(f"port {port} is taken, and the pages' commands name it")
 
 
-def follow(name):
+def follow(name, folder):
     page = ROOT / name
     found = list(parts(page.read_text()))
     unrun = check(name, found)
-    with tempfile.TemporaryDirectory(prefix="klatch-readme-") as folder:
-        # Workers of an NGINX whose master is root are not, and its folder is in here.
-        os.chmod(folder, 0o755)
-        reader = Reader(page, folder)
-        for kind, text in found:
-            reader.read(kind, text)
-        if reader.node is not None:
-            reader.stop()
-        for complaint in filter(None, (stand_in.complaint() for stand_in in reader.stand_ins.values())):
-            sys.exit(f"{name}: {complaint}")
+    reader = Reader(page, folder)
+    for kind, text in found:
+        reader.read(kind, text)
+    if reader.node is not None:
+        reader.stop()
+    for complaint in filter(None, (stand_in.complaint() for stand_in in reader.stand_ins.values())):
+        sys.exit(f"{name}: {complaint}")
     ran = sum(kind in ("sh", "python") for kind, _ in found)
     print(f"{name}: {ran} blocks did what they say; not run: {', '.join(unrun) or 'none'}", flush=True)
 
 
 def follow_and_clean_up(name):
     """In a process of its own: what it leaves behind, whatever its group, comes to this one, and is ended."""
-    follower = os.fork()
-    if follower == 0:
-        follow(name)
-        sys.exit()
-    try:
-        while True:
-            ended, status = os.wait()
-            if ended == follower:
-                return os.waitstatus_to_exitcode(status)
-    finally:
-        while children := CHILDREN.read_text().split():
-            for child in map(int, children):
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
+    with tempfile.TemporaryDirectory(prefix="klatch-readme-") as folder:
+        # Workers of an NGINX whose master is root are not, and its folder is in here.
+        os.chmod(folder, 0o755)
+        follower = os.fork()
+        if follower == 0:
+            # As an exception it would clean up what is the parent's.
+            try:
+                follow(name, folder)
+                code = 0
+            except SystemExit as refused:
+                print(refused, file=sys.stderr)
+                code = 1
+            except BaseException:
+                traceback.print_exc()
+                code = 1
+            sys.stdout.flush()
+            os._exit(code)
+        try:
+            while True:
+                ended, status = os.wait()
+                if ended == follower:
+                    return os.waitstatus_to_exitcode(status)
+        finally:
+            while children := CHILDREN.read_text().split():
+                for child in map(int, children):
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
 
 
 def main():

@@ -53,7 +53,7 @@ NOT_RUN = {
 # Commands that cannot be run from within themselves.
 RUN_ELSEWHERE = {"./test.sh": "this very run"}
 STARTS_A_NODE = re.compile(r"(^|[\n/ ])(cargo run --release|klatch serve( --config \S+)?)\n$")
-# Of the clusters that pages start; NGINX's are in its files too.
+# Of the clusters that pages start; some are in NGINX's files too.
 PORTS = (6399, 7941, 7942, 7943, 8081, 8082, 8083, 8090, 8443, 9091, 9092, 9093)
 START_SECONDS = 900
 BLOCK_SECONDS = 600
@@ -250,14 +250,15 @@ def check(name, found):
     return unrun
 
 
-def check_ports():
-    for port in PORTS:
+def check_ports(name):
+    """Those of a page that starts a cluster."""
+    for port in PORTS if "--cluster-addr" in (ROOT / name).read_text() else ():
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 sock.bind(("127.0.0.1", port))
             except OSError:
-                sys.exit(f"port {port} is taken, and the pages' commands name it")
+                sys.exit(f"port {port} is taken, and commands of {name} name it")
 
 
 def follow(name, folder):
@@ -310,7 +311,7 @@ def main():
     if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         sys.exit("servers that a page leaves behind could not be ended: there is no PR_SET_CHILD_SUBREAPER")
     for name in sys.argv[1:] or PAGES:
-        check_ports()
+        check_ports(name)
         if follow_and_clean_up(name) != 0:
             sys.exit(f"{name} does not do what it says")
 

@@ -14,7 +14,7 @@ import yaml
 from render import KUBERNETES, ROOT, render
 
 OVERLAYS = ["dev", "prod"]
-COMPONENTS = ["monitoring", "hpa", "gateway", "keda", "auth"]
+COMPONENTS = ["monitoring", "hpa", "gateway", "keda", "auth", "model-keys"]
 VERSIONS = ["1.31", "1.34", "1.37"]
 BUILDS = [(overlay,) for overlay in OVERLAYS] + [(overlay, one) for overlay in OVERLAYS for one in COMPONENTS]
 # What a deployment has instead of the file of nginx/.
@@ -57,7 +57,9 @@ def is_custom(one):
 def environment(objects, container):
     found = {}
     for source in container.get("envFrom", []):
-        found |= named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
+        # A Secret's are made apart, and are of models only.
+        if "secretRef" not in source:
+            found |= named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
     return found | {one["name"]: one["value"] for one in container.get("env", []) if "value" in one}
 
 
@@ -162,6 +164,11 @@ def test_secrets_are_files_and_are_there(objects):
     for mount in ["cluster-secret", "signing.pem", "redis-password"]:
         assert f"/run/secrets/klatch/{mount}" in files
         assert not made or mount in made["klatch"]
+
+
+def test_keys_of_models_are_the_nodes_alone(request, objects):
+    given = [one["metadata"]["name"] for one in workloads(objects) if "klatch-models" in json.dumps(one)]
+    assert given == (["klatch"] if "model-keys" in request.node.callspec.params["objects"] else [])
 
 
 def test_nodes_start_at_once_and_find_one_another_before_they_are_ready(objects):

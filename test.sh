@@ -127,13 +127,18 @@ edge() {
   fi
 }
 
-deploy() {
-  say "Kubernetes: what is rendered, and its pods"
-  debian python3:python3 python3-venv:python3 nodejs:node npm:npm openssl:openssl redis-server:redis-server
+kubernetes_venv() {
   local venv=target/venv-kubernetes
   [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/kubernetes/requirements.txt
   (cd tests/kubernetes && npm ci --silent --no-audit --no-fund)
+}
+
+deploy() {
+  say "Kubernetes: what is rendered, and its pods"
+  debian python3:python3 python3-venv:python3 nodejs:node npm:npm openssl:openssl redis-server:redis-server
+  kubernetes_venv
+  local venv=target/venv-kubernetes
   "$venv/bin/python" -m pytest -q -p no:cacheprovider tests/kubernetes
   cargo build --locked --workspace
   mkdir -p target/kubernetes
@@ -176,10 +181,12 @@ fuzz() {
 }
 
 readme() {
-  say "the commands of the README"
-  debian python3:python3 python3-venv:python3 curl:curl redis-server:redis-server openssl:openssl
+  say "the commands of the README, of the guide, and of Kubernetes' page"
+  debian python3:python3 python3-venv:python3 curl:curl redis-server:redis-server openssl:openssl nginx:nginx nodejs:node npm:npm
   python_venv
+  kubernetes_venv
   cargo build --locked --release
+  cargo build --locked -p klatch-tests --bin fake-model
   python3 tests/readme.py
 }
 

@@ -286,6 +286,12 @@ impl Responder for OpenAi {
 }
 
 impl Line {
+    /// The client is told too; this is for whoever runs the node.
+    fn given_up(&self, failure: Failure) -> ResponderError {
+        tracing::warn!(responder.name = self.options.name, error = %failure, "a model failed a turn");
+        failure.into()
+    }
+
     async fn step(&self, mut phase: Phase) -> Option<(Result<Said, ResponderError>, Phase)> {
         loop {
             phase = match phase {
@@ -297,13 +303,13 @@ impl Line {
                 Phase::Answering(mut call, place) => match call.next(self.options.idle_timeout).await {
                     Ok(Some(said)) => return Some((Ok(said), Phase::Answering(call, place))),
                     Ok(None) => Phase::Over,
-                    Err(failure) => return Some((Err(failure.into()), Phase::Over)),
+                    Err(failure) => return Some((Err(self.given_up(failure)), Phase::Over)),
                 },
                 Phase::Asked(ask) => match self.begin(&ask).await {
                     Ok((call, place)) => Phase::Answering(Box::new(call), place),
                     Err(failure) => match self.fallback_from(&failure) {
                         Some(fallback) => Phase::FallenBack(fallback.respond(*ask)),
-                        None => return Some((Err(failure.into()), Phase::Over)),
+                        None => return Some((Err(self.given_up(failure)), Phase::Over)),
                     },
                 },
             };

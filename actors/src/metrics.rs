@@ -9,7 +9,9 @@ use std::time::Duration;
 use klatch_protocol::Shard;
 use klatch_protocol::ids::SHARDS;
 use klatch_protocol::view::MemberStatus;
-use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 use crate::conversation::decide::Found;
 use crate::membership::view::View;

@@ -373,7 +373,8 @@ impl Handle {
 
     pub fn open_turns(&self) -> usize {
         self.surroundings.load.open_turns()
-    }}
+    }
+}
 
 /// Looks at what is due, for as long as the node lives.
 async fn expire(handle: Handle, store: Arc<dyn Store>) {

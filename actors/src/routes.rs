@@ -38,9 +38,14 @@ pub fn send(
         None => asked,
         Some(route) => match route.cast(ConversationMessage::Ask(asked.request, asked.reply)) {
             // One that has just gone.
-            Err(MessagingErr::SendErr(ConversationMessage::Ask(request, reply))) => {
-                Asked { conversation: asked.conversation, request, reply, hops: asked.hops, direct: None, relayed: asked.relayed }
-            }
+            Err(MessagingErr::SendErr(ConversationMessage::Ask(request, reply))) => Asked {
+                conversation: asked.conversation,
+                request,
+                reply,
+                hops: asked.hops,
+                direct: None,
+                relayed: asked.relayed,
+            },
             Ok(()) | Err(_) => return Ok(()),
         },
     };

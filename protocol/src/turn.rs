@@ -291,7 +291,9 @@ impl Turn {
             }
             match (self.outputs.get_mut((place - self.inputs) as usize), &*item.body) {
                 (Some(Output::Message { text, .. }), body @ Body::Message { .. }) => *text = body.text(),
-                (Some(Output::Call(call)), Body::FunctionCall { arguments, .. }) => call.arguments.clone_from(arguments),
+                (Some(Output::Call(call)), Body::FunctionCall { arguments, .. }) => {
+                    call.arguments.clone_from(arguments)
+                }
                 _ => {}
             }
         }

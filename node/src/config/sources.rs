@@ -40,8 +40,8 @@ fn all() -> impl Iterator<Item = &'static (&'static str, &'static [&'static str]
 }
 
 /// Variables that begin with `KLATCH_` and are no options of `serve`: the file, and those of the clients.
-const OTHER_VARIABLES: [&str; 5] =
-    ["KLATCH_CONFIG", "KLATCH_URL", "KLATCH_TOKEN", "KLATCH_OPS_URL", "KLATCH_CONVERSATION"];
+const OTHER_VARIABLES: [&str; 6] =
+    ["KLATCH_CONFIG", "KLATCH_URL", "KLATCH_TOKEN", "KLATCH_MODEL", "KLATCH_OPS_URL", "KLATCH_CONVERSATION"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {

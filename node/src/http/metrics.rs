@@ -1,6 +1,8 @@
 //! Names and label values of the edge's metrics, beside their descriptions. Never labelled by conversation or user.
 
-use ::metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use ::metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -54,7 +56,12 @@ pub fn answered(route: &str, method: &'static str, status: u16, after: Duration)
         let place = known.unwrap_or_else(|| {
             let (route, code) = (route.to_owned(), status.to_string());
             let count = counter!(REQUESTS_TOTAL, ROUTE => route.clone(), METHOD => method, STATUS => code);
-            of_route.push((method, status, count, histogram!(REQUEST_DURATION_SECONDS, ROUTE => route, METHOD => method)));
+            of_route.push((
+                method,
+                status,
+                count,
+                histogram!(REQUEST_DURATION_SECONDS, ROUTE => route, METHOD => method),
+            ));
             of_route.len() - 1
         });
         let (_, _, count, seconds) = &of_route[place];

@@ -49,12 +49,10 @@ pub use self::sessions::SignIn;
 /// All public routes, and an answer in the API's shape to every other.
 pub fn router(edge: Edge) -> Router {
     metrics::describe();
-    let (api, mut description) =
-        OpenApiRouter::with_openapi(openapi::base()).merge(api_routes()).split_for_parts();
+    let (api, mut description) = OpenApiRouter::with_openapi(openapi::base()).merge(api_routes()).split_for_parts();
     let (sessions, of_sessions) = session_routes().split_for_parts();
     description.merge(of_sessions);
-    let description =
-        Router::new().route("/openapi.json", get(openapi::show)).with_state(openapi::finish(description));
+    let description = Router::new().route("/openapi.json", get(openapi::show)).with_state(openapi::finish(description));
     let others = finish(sessions.with_state(edge.clone()).merge(description).merge(crate::page::chat()));
     let api = api.with_state(edge.clone()).method_not_allowed_fallback(no_such_method);
     others.merge(api.layer(from_fn_with_state(Some(edge), observe::observe)))

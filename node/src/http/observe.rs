@@ -58,7 +58,11 @@ pub async fn observe(State(edge): State<Option<Edge>>, request: Request, next: N
         };
     }
     // The proxy in front logs every request, and a line for each is a good part of what a turn costs here.
-    if status.is_client_error() || status.is_server_error() { log!(info) } else { log!(debug) }
+    if status.is_client_error() || status.is_server_error() {
+        log!(info)
+    } else {
+        log!(debug)
+    }
     span_of_edge.answered(status.as_u16());
     metrics::answered(route, method, status.as_u16(), took);
     response.headers_mut().insert(REQUEST_ID, request_id);

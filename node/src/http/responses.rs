@@ -133,8 +133,10 @@ pub async fn input_items(
     };
     let (from, to) = (low.map_or(0, |low| low + 1), high.unwrap_or(u64::MAX));
     let page = Page { from, to, order: paging.order, limit: paging.limit + 1 };
-    let shown =
-        inputs_on(page, turn.accepted.input.clone()).iter().map(|item| WireItem::new(response.conversation, item)).collect();
+    let shown = inputs_on(page, turn.accepted.input.clone())
+        .iter()
+        .map(|item| WireItem::new(response.conversation, item))
+        .collect();
     Ok(Json(List::page(shown, paging.limit)))
 }
 

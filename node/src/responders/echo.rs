@@ -81,7 +81,8 @@ impl Responder for Echo {
     fn answer(&self, ask: &Ask) -> Vec<Said> {
         let mut reply = self.reply(ask);
         // All of it is there at once: its words are one piece, as far as a piece may go.
-        let (mut said, mut text) = (Vec::with_capacity(2), String::with_capacity(reply.text.len().min(PIECE_BYTES_MAX)));
+        let (mut said, mut text) =
+            (Vec::with_capacity(2), String::with_capacity(reply.text.len().min(PIECE_BYTES_MAX)));
         while let Some(piece) = reply.next_piece() {
             if text.len() + piece.len() > PIECE_BYTES_MAX {
                 said.push(Said::Text(std::mem::take(&mut text)));
@@ -242,7 +243,23 @@ mod tests {
         let (pieces, end) = respond(&echo(|_| ()), asked.clone());
         assert_eq!(pieces, ["the ", "last ", "one"]);
         assert_eq!(end.usage, Usage { input: 3, output: 3, ..Usage::default() });
-        assert_eq!(echo(|_| ()).answer(&asked).len(), 4);
+    }
+
+    #[test]
+    fn what_is_said_at_once_is_one_piece_as_far_as_a_piece_may_go() {
+        let all = echo(|_| ()).answer(&ask("the last one"));
+        assert!(
+            matches!(&all[..], [Said::Text(text), Said::End(end)] if text == "the last one" && end.usage.output == 3)
+        );
+        let long = "word ".repeat(500);
+        let texts: Vec<String> = echo(|_| ())
+            .answer(&ask(&long))
+            .into_iter()
+            .filter_map(|said| if let Said::Text(text) = said { Some(text) } else { None })
+            .collect();
+        assert_eq!(texts.concat(), long);
+        assert!(texts.len() == 3 && texts.iter().all(|text| text.len() <= PIECE_BYTES_MAX), "{texts:?}");
+        assert_eq!(echo(|_| ()).answer(&ask("")).len(), 1);
     }
 
     #[test]

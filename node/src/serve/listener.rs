@@ -226,7 +226,11 @@ impl Serving {
         }
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Infallible> {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Result<Response<Body>, Infallible> {
         let one_at_a_time = request.version() <= Version::HTTP_11;
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));

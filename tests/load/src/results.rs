@@ -86,8 +86,10 @@ impl Results {
                 let _ = if micros > 0.0 { write!(text, " {micros:.1} |") } else { write!(text, " |") };
             }
             for yardstick in YARDSTICKS {
-                let ratio = self.ratio(subject, yardstick);
-                let _ = ratio.map_or_else(|| write!(text, " |"), |ratio| write!(text, " {ratio:.2} |"));
+                let _ = match self.ratio(subject, yardstick) {
+                    Some(ratio) => write!(text, " {ratio:.2} |"),
+                    None => write!(text, " |"),
+                };
             }
             text.push('\n');
         }

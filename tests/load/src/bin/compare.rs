@@ -5,6 +5,7 @@
 //! Fails with the first wrong answer, and judges no number.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
@@ -54,12 +55,21 @@ struct Arguments {
 
 /// All on one thread: what is started stays on the core that it had when it was started.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match until_ended(&Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compare: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn until_ended(arguments: &Arguments) -> anyhow::Result<()> {
     let (mut interrupted, mut ended) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     // Whatever ends it, what was started is dropped, and so ended.
     tokio::select! {
-        done = run(&arguments) => done,
+        done = run(arguments) => done,
         _ = interrupted.recv() => bail!("interrupted"),
         _ = ended.recv() => bail!("ended"),
     }

@@ -42,7 +42,7 @@ pub enum Contents {
 }
 
 impl Contents {
-    /// New ones with these turns in them, of which `ids` names those that Klatch was asked for.
+    /// Puts these turns into conversations that are new.
     pub async fn fill(&self, ids: &[String], history: &[Stored]) -> anyhow::Result<()> {
         match self {
             Self::Nothing => Ok(()),
@@ -100,17 +100,21 @@ impl Contents {
             }
             Self::Klatch { api, url, .. } => api.turns(url, id, READ_MAX).await?,
         };
-        let same = found.iter().zip(expected).take_while(|(found, expected)| found == expected).count();
-        ensure!(
-            same == expected.len() && found.len() == expected.len(),
-            "{id} should have {} turns, and has {}; turn {same} should be {:?}, and is {:?}",
-            expected.len(),
-            found.len(),
-            expected.get(same),
-            found.get(same),
-        );
-        Ok(())
+        same(id, &found, expected)
     }
+}
+
+fn same(id: &str, found: &[Stored], expected: &[Stored]) -> anyhow::Result<()> {
+    let same = found.iter().zip(expected).take_while(|(found, expected)| found == expected).count();
+    ensure!(
+        same == expected.len() && found.len() == expected.len(),
+        "{id} should have {} turns, and has {}; turn {same} should be {:?}, and is {:?}",
+        expected.len(),
+        found.len(),
+        expected.get(same),
+        found.get(same),
+    );
+    Ok(())
 }
 
 fn list_value(n: usize, turn: &Stored) -> anyhow::Result<String> {
@@ -141,4 +145,31 @@ fn pairs(value: &Value) -> anyhow::Result<Vec<Stored>> {
         .chunks(2)
         .map(|pair| Ok(Stored { text: said(&pair[0], "user")?, reply: said(&pair[1], "assistant")? }))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_that_is_missing_twice_there_or_elsewhere_is_noticed() {
+        let turn = |text: &str| Stored { text: text.to_owned(), reply: text.to_owned() };
+        let [a, b, c] = ["a", "b", "c"].map(turn);
+        let expected = [a.clone(), b.clone(), c.clone()];
+        same("conv", &expected, &expected).unwrap();
+        for wrong in [vec![&a, &b], vec![&a, &c], vec![&a, &b, &b, &c], vec![&a, &c, &b], vec![&a, &b, &c, &c]] {
+            let found: Vec<Stored> = wrong.into_iter().cloned().collect();
+            assert!(same("conv", &found, &expected).is_err(), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_read_as_turns() {
+        let turn = Stored { text: "a".to_owned(), reply: "b".to_owned() };
+        let value = json!({"items": items(&turn)});
+        assert_eq!(pairs(&value).unwrap(), [turn]);
+        let mut half = value;
+        half["items"].as_array_mut().unwrap().pop();
+        assert!(pairs(&half).is_err());
+    }
 }

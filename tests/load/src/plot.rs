@@ -15,7 +15,7 @@ const FONT: &str = "sans-serif";
 /// Told apart also by those who see few colours (Okabe and Ito).
 const COLOURS: [RGBColor; Part::ALL.len()] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
 /// A bar longer than so many echoes is cut, or no other could be read.
-const ECHOES_MAX: f64 = 12.0;
+const ECHOES_MAX: f64 = 20.0;
 
 pub fn plot(results: &Results) -> Result<String> {
     let mut text = String::new();
@@ -36,7 +36,7 @@ fn draw(text: &mut String, results: &Results) -> Result<(), Box<dyn std::error::
     builder.caption("CPU time of a turn, all processes together", (FONT, 19)).margin(14).margin_right(28);
     builder.x_label_area_size(46).y_label_area_size(190);
     // From the top, as in the table.
-    let mut chart = builder.build_cartesian_2d(0.0..end, (0..bars.cast_signed()).into_segmented())?;
+    let mut chart = builder.build_cartesian_2d(0.0..end, (0..bars.cast_signed() - 1).into_segmented())?;
     let row = |place: usize| bars.cast_signed() - 1 - place as i32;
     let name = |at: &SegmentValue<i32>| match at {
         SegmentValue::Exact(at) | SegmentValue::CenterOf(at) => usize::try_from(row(usize::try_from(*at).unwrap_or(0)))
@@ -68,7 +68,7 @@ fn draw(text: &mut String, results: &Results) -> Result<(), Box<dyn std::error::
         let cut = *total > end;
         let (side, colour) = if cut { (HPos::Right, &WHITE) } else { (HPos::Left, &BLACK) };
         let style = (FONT, 14).into_text_style(&sheet).color(colour).pos(Pos::new(side, VPos::Center));
-        let number = if cut { format!("{total:.0} → ") } else { format!(" {total:.0}") };
+        let number = if cut { format!("{total:.0} →\u{a0}") } else { format!("\u{a0}{total:.0}") };
         Text::new(number, (total.min(end), SegmentValue::CenterOf(row(place))), style)
     });
     chart.draw_series(numbers)?;

@@ -6,6 +6,7 @@ use anyhow::Context;
 
 /// Linux counts CPU time in these parts of a second, on every platform that Rust's tier 1 knows.
 const TICKS_PER_SECOND: f64 = 100.0;
+const NANOS_PER_TICK: u64 = 10_000_000;
 
 /// User and system time of the process so far.
 pub fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
@@ -16,6 +17,29 @@ pub fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
         Ok(numbers.split_whitespace().nth(place).context("stat has the field")?.parse()?)
     };
     Ok((field(11)? + field(12)?) / TICKS_PER_SECOND)
+}
+
+/// User and system time so far of the process, its threads, and its children, those that ended included; in nanoseconds
+/// where the kernel counts them.
+pub fn cpu_nanos(process: u32) -> anyhow::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    let stat = stat.with_context(|| format!("process {process} is gone"))?;
+    let numbers: Vec<&str> = stat.rsplit_once(')').context("stat has a name")?.1.split_whitespace().collect();
+    let ticks = |place: usize| -> anyhow::Result<u64> {
+        Ok(numbers.get(place).context("stat has the field")?.parse::<u64>()? * NANOS_PER_TICK)
+    };
+    let (mut threads, mut children) = (0, ticks(13)? + ticks(14)?);
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let thread = thread?.path();
+        // A thread, or a child, may end while it is looked at.
+        let read = |file: &str| std::fs::read_to_string(thread.join(file)).unwrap_or_default();
+        threads += read("schedstat").split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
+        for child in read("children").split_whitespace().filter_map(|id| id.parse().ok()) {
+            children += cpu_nanos(child).unwrap_or(0);
+        }
+    }
+    // Of threads that ended only the coarser count knows. Both are never too much.
+    Ok(threads.max(ticks(11)? + ticks(12)?) + children)
 }
 
 /// Memory that the process has in RAM.
@@ -53,5 +77,27 @@ impl Spread {
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "median {:.0}, from {:.0} to {:.0}", self.median, self.least, self.most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn what_a_thread_and_a_child_used_is_counted_once_they_ended() {
+        let me = std::process::id();
+        let before = cpu_nanos(me).unwrap();
+        let spin = move || while cpu_nanos(me).unwrap() < before + 50_000_000 {};
+        std::thread::spawn(spin).join().unwrap();
+        let between = cpu_nanos(me).unwrap();
+        assert!(between >= before + 40_000_000, "a thread that ended is forgotten: {before}, {between}");
+        let child = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
+        assert!(Command::new("sh").args(["-c", child]).status().unwrap().success());
+        let after = cpu_nanos(me).unwrap();
+        assert!(after >= between + 30_000_000, "a child that ended is forgotten: {between}, {after}");
     }
 }

@@ -39,9 +39,7 @@ impl Nginx {
 
     /// With others that sign in, and with lines of its own in place of trusted-proxies.conf.
     pub async fn start_with(nodes: &[String], sign_in: &[String], trusted: &str) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("klatch-nginx-").tempdir()?;
-        // Workers of a master that is root are not.
-        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
+        let folder = new_folder()?;
         let (port, status_port) = (free_port()?, free_port()?);
         certify(folder.path())?;
         lay(folder.path(), port, status_port)?;
@@ -51,8 +49,35 @@ impl Nginx {
         if !trusted.is_empty() {
             std::fs::write(conf.join("trusted-proxies.conf"), trusted)?;
         }
+        Self::answering(folder, format!("https://localhost:{port}"), status_port).await
+    }
+
+    /// For a measurement: before one node as it is shipped, but in the clear, and with room for one client's load.
+    pub async fn start_for_load(node: &str) -> anyhow::Result<Self> {
+        let folder = new_folder()?;
+        let (port, status_port) = (free_port()?, free_port()?);
+        certify(folder.path())?;
+        lay(folder.path(), port, status_port)?;
+        let conf = folder.path().join("conf");
+        upstreams(&conf.join("upstreams.conf"), &[node.to_owned()])?;
+        upstreams(&conf.join("upstreams-auth.conf"), &[node.to_owned()])?;
+        put(&conf.join("klatch/site.conf"), &format!(":{port} ssl http2;"), &format!(":{port};"))?;
+        put(&conf.join("klatch/limits.conf"), "rate=200r/s;", "rate=1000000r/s;")?;
+        Self::answering(folder, format!("http://127.0.0.1:{port}"), status_port).await
+    }
+
+    /// For a measurement: a proxy that keeps its connections to one server, and does nothing else.
+    pub async fn start_plain(server: &str) -> anyhow::Result<Self> {
+        let folder = new_folder()?;
+        let (port, status_port) = (free_port()?, free_port()?);
+        std::fs::create_dir(folder.path().join("conf"))?;
+        let server = server.trim_start_matches("http://");
+        std::fs::write(folder.path().join("conf/nginx.conf"), plain(server, port, status_port))?;
+        Self::answering(folder, format!("http://127.0.0.1:{port}"), status_port).await
+    }
+
+    async fn answering(folder: TempDir, url: String, status_port: u16) -> anyhow::Result<Self> {
         let child = spawn(folder.path())?;
-        let url = format!("https://localhost:{port}");
         let status_url = format!("http://127.0.0.1:{status_port}");
         let nginx = Self { url, status_url, folder, child };
         let http = reqwest::Client::builder().no_proxy().build()?;
@@ -80,6 +105,11 @@ impl Nginx {
         let output = command(self.folder.path()).args(["-s", "reload"]).output()?;
         ensure!(output.status.success(), "nginx -s reload: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
+    }
+
+    /// Id of the master, whose children serve.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Processes that serve, those that only finish included.
@@ -113,6 +143,50 @@ impl Drop for Nginx {
             std::thread::sleep(POLL);
         }
     }
+}
+
+fn new_folder() -> anyhow::Result<TempDir> {
+    let folder = tempfile::Builder::new().prefix("klatch-nginx-").tempdir()?;
+    // Workers of a master that is root are not.
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
+    Ok(folder)
+}
+
+/// As whoever reads NGINX's own pages would write it, with its default log.
+fn plain(server: &str, port: u16, status_port: u16) -> String {
+    format!(
+        "worker_processes auto;
+pid nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 8192; }}
+http {{
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path unused-fastcgi;
+    uwsgi_temp_path unused-uwsgi;
+    scgi_temp_path unused-scgi;
+    access_log /dev/stdout;
+    client_body_buffer_size 64k;
+    keepalive_requests 100000;
+    upstream server {{
+        server {server};
+        keepalive 64;
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_http_version 1.1;
+            proxy_set_header Connection \"\";
+            proxy_pass http://server;
+        }}
+    }}
+    server {{
+        listen 127.0.0.1:{status_port};
+        location = /healthz {{ return 200; }}
+    }}
+}}
+"
+    )
 }
 
 /// The shipped files, with what is this test's own in them.

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -170,8 +171,20 @@ impl NodeProcess {
     }
 }
 
-/// The program beside this test in the target folder, or that of `KLATCH_BIN`.
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Before the first node is started: all are of this program.
+pub fn choose_binary(program: PathBuf) -> anyhow::Result<()> {
+    anyhow::ensure!(program.is_file(), "there is no program {}", program.display());
+    let program = program.canonicalize()?;
+    CHOSEN.set(program).map_err(|program| anyhow::anyhow!("another was chosen than {}", program.display()))
+}
+
+/// The one that was chosen, that of `KLATCH_BIN`, or the one beside this test in the target folder.
 pub fn binary() -> anyhow::Result<PathBuf> {
+    if let Some(chosen) = CHOSEN.get() {
+        return Ok(chosen.clone());
+    }
     if let Some(named) = std::env::var_os("KLATCH_BIN") {
         return Ok(named.into());
     }

@@ -88,6 +88,11 @@ impl RedisServer {
         self.folder.path()
     }
 
+    /// Id of the process, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
+
     /// The same port and folder, once it is ready to take commands.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new("redis-server");
@@ -147,7 +152,7 @@ impl RedisServer {
     }
 
     async fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let id = self.child.as_ref().and_then(Child::id).context("the server runs")?;
+        let id = self.id().context("the server runs")?;
         let sent = Command::new("kill").arg(signal).arg(id.to_string()).status().await?;
         anyhow::ensure!(sent.success(), "{signal} was not delivered");
         Ok(())

@@ -1,2 +1,8 @@
 //! What a turn costs, measured as a user would: the shipped program and what one would use instead, as processes on
 //! loopback, by the CPU time of every process involved. Each binary is one measurement.
+
+pub mod asking;
+pub mod measured;
+pub mod pulse;
+pub mod redis_cli;
+pub mod table;

@@ -116,7 +116,8 @@ pub async fn read(request: reqwest::RequestBuilder, mark: &[u8]) -> anyhow::Resu
         rest.extend_from_slice(&bytes?);
         while let Some(end) = rest.windows(2).position(|pair| pair == b"\n\n") {
             let event: Vec<u8> = rest.drain(..end + 2).collect();
-            if let Some(text) = behind(&event, mark) {
+            // Some servers begin with an empty piece that says whose turn it is.
+            if let Some(text) = behind(&event, mark).filter(|text| !text.is_empty()) {
                 told.deltas.push((now, text));
             } else if event.starts_with(b"data: [DONE]") {
                 told.done = true;

@@ -6,7 +6,8 @@ use std::ops::{Add, AddAssign, Sub};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use klatch_tests::cluster::{ClusterProcesses, ClusterSettings, Links};
 use klatch_tests::measure::{cpu_seconds, resident_bytes};
 use klatch_tests::process::{NodeProcess, NodeSettings};
 use klatch_tests::redis_server::RedisServer;
@@ -16,6 +17,8 @@ use crate::redis_cli;
 
 /// Where the harness finds the program.
 const PROGRAM: &str = "KLATCH_BIN";
+/// Stands in the settings of every node here, before all other limits.
+const NO_RATE: &str = "requests_per_minute = 1000000000";
 
 /// What every measurement takes.
 #[derive(Debug, clap::Args)]
@@ -92,38 +95,72 @@ impl AddAssign for Cpu {
 }
 
 pub struct Measured {
-    pub node: NodeProcess,
-    pub redis: Option<RedisServer>,
+    processes: Processes,
+    /// As they stand in the settings.
+    limits: String,
     redis_id: Option<u32>,
+}
+
+enum Processes {
+    /// With the embedded store.
+    Alone(NodeProcess),
+    /// A cluster of one.
+    Cluster(Box<ClusterProcesses>),
 }
 
 impl Measured {
     /// `limits`: lines of that section; `sections`: whole ones.
     pub async fn start(store: StoreKind, limits: &str, sections: &str) -> anyhow::Result<Self> {
-        let redis = match store {
-            StoreKind::Embedded => None,
+        let (limits, sections) = (limits.to_owned(), sections.to_owned());
+        let (processes, redis_id) = match store {
+            StoreKind::Embedded => {
+                let config = format!("[limits]\n{NO_RATE}\n{limits}\n\n{sections}\n");
+                let settings = NodeSettings { config, ..NodeSettings::default() };
+                (Processes::Alone(NodeProcess::start(settings).await?), None)
+            }
             StoreKind::Redis => {
-                Some(RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "everysec"]).await?)
+                let (links, limits) = (Links::Direct, limits.clone());
+                let cluster = ClusterProcesses::start(ClusterSettings { nodes: 1, links, limits, sections }).await?;
+                redis_cli::sync_every_second(cluster.redis.port).await?;
+                let id = redis_cli::number(cluster.redis.port, "process_id").await?;
+                (Processes::Cluster(Box::new(cluster)), Some(u32::try_from(id)?))
             }
         };
-        let redis_id = match &redis {
-            None => None,
-            Some(redis) => Some(u32::try_from(redis_cli::number(redis.port, "process_id").await?)?),
-        };
-        let address = redis.as_ref().map(RedisServer::url).unwrap_or_default();
-        let settings = NodeSettings { config: config(limits, sections), store: address, ..NodeSettings::default() };
-        Ok(Self { node: NodeProcess::start(settings).await?, redis, redis_id })
+        Ok(Self { processes, limits, redis_id })
     }
 
-    /// Ends the node in peace and starts it again over the same store, with other settings.
-    pub async fn restart(&mut self, limits: &str, sections: &str) -> anyhow::Result<()> {
-        self.node.terminate().await?;
-        std::fs::write(self.node.folder().join("klatch.toml"), config(limits, sections))?;
-        self.node.restart().await
+    pub fn node(&self) -> &NodeProcess {
+        match &self.processes {
+            Processes::Alone(node) => node,
+            Processes::Cluster(cluster) => &cluster.nodes[0],
+        }
+    }
+
+    pub fn redis(&self) -> Option<&RedisServer> {
+        match &self.processes {
+            Processes::Alone(_) => None,
+            Processes::Cluster(cluster) => Some(&cluster.redis),
+        }
+    }
+
+    /// Ends the node in peace and starts it again over the same store, with other limits.
+    pub async fn restart(&mut self, limits: &str) -> anyhow::Result<()> {
+        let settings = self.node().folder().join("klatch.toml");
+        let config = std::fs::read_to_string(&settings)?;
+        let before = format!("{NO_RATE}\n{}", self.limits);
+        ensure!(config.contains(&before), "the limits do not stand in {config}");
+        std::fs::write(&settings, config.replacen(&before, &format!("{NO_RATE}\n{limits}"), 1))?;
+        limits.clone_into(&mut self.limits);
+        let node = match &mut self.processes {
+            Processes::Alone(node) => node,
+            Processes::Cluster(cluster) => &mut cluster.nodes[0],
+        };
+        node.terminate().await?;
+        node.restart().await
     }
 
     pub async fn api(&self) -> anyhow::Result<Api> {
-        Api::new(self.node.url.clone(), self.node.token("ann", "default").await?)
+        Api::new(self.node().url.clone(), self.node().token("ann", "default").await?)
     }
 
     pub fn cpu(&self) -> anyhow::Result<Cpu> {
@@ -138,7 +175,7 @@ impl Measured {
     /// What the node has read of its store: from files, or from Redis as Redis counts it. Reading it adds some hundred
     /// bytes.
     pub async fn bytes_read(&self) -> anyhow::Result<u64> {
-        if let Some(redis) = &self.redis {
+        if let Some(redis) = self.redis() {
             return redis_cli::number(redis.port, "total_net_output_bytes").await;
         }
         let io = std::fs::read_to_string(format!("/proc/{}/io", self.id()?))?;
@@ -148,23 +185,19 @@ impl Measured {
 
     /// A value of `/metrics`, by its whole name with labels; 0 where it is not there yet.
     pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let url = format!("{}/metrics", self.node.ops_url);
+        let url = format!("{}/metrics", self.node().ops_url);
         let text = reqwest::get(url).await?.error_for_status()?.text().await?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(line.map(str::parse).transpose()?.unwrap_or(0.0))
     }
 
     pub fn id(&self) -> anyhow::Result<u32> {
-        self.node.id().context("the node runs")
+        self.node().id().context("the node runs")
     }
 
     /// What stands in the node's log that nobody wants there.
     pub fn complaints(&self) -> Vec<String> {
-        let log = self.node.log();
+        let log = self.node().log();
         log.lines().filter(|line| line.contains("panicked") || line.contains("ERROR")).map(str::to_owned).collect()
     }
-}
-
-fn config(limits: &str, sections: &str) -> String {
-    format!("[limits]\nrequests_per_minute = 1000000000\n{limits}\n\n{sections}\n")
 }

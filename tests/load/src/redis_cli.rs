@@ -19,6 +19,11 @@ pub async fn number(port: u16, name: &str) -> anyhow::Result<u64> {
     value.parse().with_context(|| format!("{name} is {value}"))
 }
 
+/// Its file, as `deploy/compose.yaml` has it.
+pub async fn sync_every_second(port: u16) -> anyhow::Result<()> {
+    ask(port, &["CONFIG", "SET", "appendfsync", "everysec"]).await.map(drop)
+}
+
 /// Bytes of all keys, as `MEMORY USAGE` counts them: each is looked at whole.
 pub async fn bytes_of_keys(port: u16) -> anyhow::Result<u64> {
     let count = "local n, at = 0, '0' repeat local page = redis.call('SCAN', at, 'COUNT', 1000) at = page[1] \

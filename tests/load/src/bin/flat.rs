@@ -97,8 +97,8 @@ async fn measure(store: StoreKind, options: &Options) -> anyhow::Result<()> {
     for size in &options.activated_sizes {
         made.insert(*size, kept_or_new(&api, &kept, *size, longest).await?);
     }
-    measured.restart("active_conversations = 1", REMEMBERING).await?;
-    api = api.at(&measured.node.url);
+    measured.restart("active_conversations = 1").await?;
+    api = api.at(&measured.node().url);
     let mut costs: BTreeMap<usize, Costs> = BTreeMap::new();
     let (mut touched, claims) = (0, "klatch_activations_total{result=\"claimed\"}");
     for round in 0..=options.rounds {

@@ -199,10 +199,10 @@ async fn turns(options: &Options) -> anyhow::Result<()> {
     ]);
     for store in [StoreKind::Redis, StoreKind::Embedded] {
         for long in [1, 100] {
-            let mut measured = Measured::start(store, "", "").await?;
+            let measured = Measured::start(store, "", "").await?;
             let api = measured.api().await?;
             made(&api, 0..64).await?;
-            let (before, resident) = (stored(&mut measured).await?, measured.resident()?);
+            let (before, resident) = (stored(&measured).await?, measured.resident()?);
             if long == 1 {
                 made(&api, 0..options.turns).await?;
             } else {
@@ -212,7 +212,7 @@ async fn turns(options: &Options) -> anyhow::Result<()> {
                 }
             }
             let grown = measured.resident()?.saturating_sub(resident) / options.turns as u64;
-            let after = stored(&mut measured).await?;
+            let after = stored(&measured).await?;
             for ((how, before), (_, after)) in before.iter().zip(&after) {
                 table.row([
                     store.to_string(),
@@ -231,14 +231,14 @@ async fn turns(options: &Options) -> anyhow::Result<()> {
 }
 
 /// What the store takes, in each way in which it can be said.
-async fn stored(measured: &mut Measured) -> anyhow::Result<Vec<(&'static str, u64)>> {
-    if let Some(redis) = &measured.redis {
+async fn stored(measured: &Measured) -> anyhow::Result<Vec<(&'static str, u64)>> {
+    if let Some(redis) = measured.redis() {
         return Ok(vec![
             ("used_memory", redis_cli::number(redis.port, "used_memory").await?),
             ("MEMORY USAGE of all keys", redis_cli::bytes_of_keys(redis.port).await?),
         ]);
     }
-    Ok(vec![("files", bytes_on_disk(&measured.node.folder().join("data")).context("the store has a folder")?)])
+    Ok(vec![("files", bytes_on_disk(&measured.node().folder().join("data")).context("the store has a folder")?)])
 }
 
 /// Blocks that are taken, not lengths: a journal is made longer than it is.

@@ -7,10 +7,10 @@ mod given;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
 fn decide(criterion: &mut Criterion) {
-    let mut core = given::conversation();
+    let (mut core, mut numbers) = (given::conversation(), 0..);
     criterion.bench_function("decide/turn", |bencher| {
         bencher.iter_batched(
-            || (given::submit(), given::answer()),
+            || (given::submit(numbers.next().expect("numbers do not end")), given::answer()),
             |(request, said)| assert_eq!(given::turn(&mut core, request, said), 1),
             BatchSize::SmallInput,
         );

@@ -48,7 +48,7 @@ fn beat(criterion: &mut Criterion) {
             membership.decide(0, input);
         }
         let mut now_ms = 0;
-        criterion.bench_function(BenchmarkId::new("membership/beat", nodes), |bencher| {
+        criterion.bench_function(&format!("membership/beat/{nodes}"), |bencher| {
             bencher.iter_batched(
                 || {
                     now_ms += BEAT_EVERY_MS;

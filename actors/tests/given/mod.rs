@@ -33,8 +33,8 @@ pub fn created() -> Created {
     }
 }
 
-/// A turn of the responder `echo`, as the edge passes it on.
-pub fn submit() -> Request {
+/// A turn of the responder `echo`, as the edge passes it on: another one for each number.
+pub fn submit(n: u64) -> Request {
     Request::Submit(Box::new(Submit {
         caller: caller(),
         input: vec![Item { ordinal: 0, client_id: None, body: Body::user(PIECE.repeat(PIECES)) }],
@@ -50,7 +50,7 @@ pub fn submit() -> Request {
         },
         on_busy: OnBusy::Enqueue,
         key: None,
-        attempt: Some([1; 16]),
+        attempt: Some(u128::from(n).to_be_bytes()),
         fingerprint: [2; 16],
         retry: false,
         wait: Wait::Ended,

@@ -21,7 +21,7 @@ const DECIDED_MAX: u64 = 108;
 const WHOLE_MAX: u64 = 200;
 /// What a conversation of one turn holds while it is idle, in bytes: state, actor, and its places in the maps of shard and
 /// gateway.
-const IDLE_BYTES_MAX: u64 = 24_000;
+const IDLE_BYTES_MAX: u64 = 21_000;
 
 /// Of the maximum; a count below it fails too.
 const LEAST_PERCENT: u64 = 90;

@@ -83,7 +83,6 @@ impl fmt::Display for Spread {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
-    use std::time::Instant;
 
     use super::*;
 

@@ -49,7 +49,7 @@ impl Bench {
         let environment = [&self.environment()[..], environment].concat();
         let launch = Launch { rows, columns, ..Launch::new(&self.program, &arguments, &environment) };
         let mut terminal = Terminal::start(&launch)?;
-        terminal.until("a prompt", |screen| at_prompt(screen)).await?;
+        terminal.until("a prompt", at_prompt).await?;
         Ok(terminal)
     }
 

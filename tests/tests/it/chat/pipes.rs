@@ -73,7 +73,9 @@ async fn json_is_one_event_a_line_in_the_order_of_their_numbers() -> anyhow::Res
 async fn the_exit_code_tells_how_it_went() -> anyhow::Result<()> {
     let bench = Bench::start().await?;
     let token = Some(bench.token.as_str());
-    let cases: [(&[&str], Option<&str>, &str, i32, &str); 8] = [
+    /// Arguments, token, standard input; exit code and what is said.
+    type Case<'a> = (&'a [&'a str], Option<&'a str>, &'a str, i32, &'a str);
+    let cases: [Case; 8] = [
         (&["--model", "echo"], token, "hi", 0, "go on with"),
         (&["--model", "failing"], token, "hi", 1, "the responder failed"),
         (&["--model", "nobody"], token, "hi", 1, "nobody"),

@@ -1,0 +1,114 @@
+//! What turns are counted and timed with: a conversation that exists, and a turn of it.
+
+use std::sync::Arc;
+
+use klatch_actors::conversation::decide::{Catalog, Conversation, Effect, Fixed, Found, Input, Traits};
+use klatch_actors::request::{OnBusy, Wait};
+use klatch_actors::responder::{End, Said};
+use klatch_actors::trace::Traced;
+use klatch_actors::{Caller, Limits, Request, Submit};
+use klatch_protocol::event::{Created, Parameters};
+use klatch_protocol::{Body, ClaimToken, ConversationId, Item};
+
+/// What people write, and what is answered: 200 bytes in 40 pieces.
+pub const PIECES: usize = 40;
+pub const PIECE: &str = "word ";
+
+pub type Core = Conversation<u64>;
+
+pub fn caller() -> Caller {
+    Caller { tenant: "acme".into(), subject: "ann".into() }
+}
+
+pub fn created() -> Created {
+    Created {
+        tenant: "acme".into(),
+        subject: "ann".into(),
+        metadata: vec![],
+        ttl_seconds: None,
+        explicit: true,
+        items: vec![],
+        parent: None,
+        key: None,
+    }
+}
+
+/// A turn of the responder `echo`, as the edge passes it on: another one for each number.
+pub fn submit(n: u64) -> Request {
+    Request::Submit(Box::new(Submit {
+        caller: caller(),
+        input: vec![Item { ordinal: 0, client_id: None, body: Body::user(PIECE.repeat(PIECES)).into() }],
+        parameters: Parameters {
+            model: "echo".into(),
+            background: false,
+            store: true,
+            conversation_named: true,
+            previous: None,
+            cancel_on_disconnect: false,
+            start_by_ms: None,
+            request: "{}".into(),
+        },
+        on_busy: OnBusy::Enqueue,
+        key: None,
+        attempt: Some(u128::from(n).to_be_bytes()),
+        fingerprint: [2; 16],
+        retry: false,
+        wait: Wait::Ended,
+        create: None,
+        chain: None,
+    }))
+}
+
+/// Its answer, all at once.
+pub fn answer() -> Vec<Said> {
+    let mut said = vec![Said::Text(PIECE.into()); PIECES];
+    said.push(Said::End(End::default()));
+    said
+}
+
+/// One that serves, and exists.
+pub fn conversation() -> Core {
+    let catalog: Catalog = [("echo".to_owned(), Traits { history_items: 0, at_once: true })].into();
+    let mut core = Conversation::new(Fixed {
+        conversation: ConversationId([1; 16]),
+        node: "a".into(),
+        incarnation: 1,
+        view: 1,
+        token: ClaimToken(1),
+        limits: Arc::new(Limits::default()),
+        catalog: Arc::new(catalog),
+        retention_ms: None,
+        crashes: 0,
+        shared: false,
+    });
+    core.decide(1_000, Input::Activated(Found::Absent));
+    core.decide(1_000, asked(Request::Create(Box::new(created()))));
+    core.decide(1_000, Input::Appended);
+    core
+}
+
+/// A whole turn, and the compaction behind it where one is due. Says how many were told its end.
+pub fn turn(core: &mut Core, request: Request, said: Vec<Said>) -> usize {
+    let mut answer = Some(said);
+    let mut inputs = vec![asked(request)];
+    let mut told = 0;
+    while let Some(input) = inputs.pop() {
+        for effect in core.decide(1_000, input) {
+            match effect {
+                Effect::AnswerAtOnce(ask) => {
+                    let said = answer.take().expect("a turn is answered once");
+                    inputs.push(Input::AnsweredAtOnce { turn: ask.turn, said });
+                }
+                Effect::Append { .. } => inputs.push(Input::Appended),
+                Effect::Compact { .. } => inputs.push(Input::Compacted),
+                Effect::Reply(_, answer) => told += usize::from(answer.is_ok()),
+                _ => {}
+            }
+        }
+    }
+    told
+}
+
+fn asked(request: Request) -> Input<u64> {
+    Input::Asked { request, reply: Some(1), admitted: true, traced: Traced::default() }
+}

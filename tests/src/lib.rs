@@ -21,3 +21,4 @@ pub mod process;
 pub mod random;
 pub mod redis_server;
 pub mod sockets;
+pub mod webhook_receiver;

@@ -118,9 +118,10 @@ impl Surroundings {
         PeerId { name: self.node.clone(), incarnation: self.incarnation.load(Ordering::SeqCst) }
     }
 
-    /// Whether what webhooks are to be told may be written: every node reads it.
-    fn all_read_untold(&self) -> bool {
-        !self.shared || self.view.borrow().format() >= envelope::UNTOLD
+    /// Whether what webhooks are to be told may be written: every node reads it. A view without nodes says nothing.
+    fn all_read_untold(&self) -> Option<bool> {
+        let format = if self.shared { self.view.borrow().format() } else { envelope::READS };
+        (format > 0).then_some(format >= envelope::UNTOLD)
     }
 
     /// For the metrics: how many turns are open, and for how long the oldest of them.
@@ -247,8 +248,10 @@ impl Actor for ConversationActor {
 impl State {
     fn happened(&mut self, myself: &ActorRef<ConversationMessage>, input: Input<Reply>) {
         while self.tasks.try_join_next().is_some() {}
-        if self.surroundings.telling.is_some() {
-            self.core.all_read_untold(self.surroundings.all_read_untold());
+        if self.surroundings.telling.is_some()
+            && let Some(all_read) = self.surroundings.all_read_untold()
+        {
+            self.core.all_read_untold(all_read);
         }
         let now_ms = (self.surroundings.clock)();
         let mut effects = VecDeque::from(self.core.decide(now_ms, input));

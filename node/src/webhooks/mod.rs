@@ -79,12 +79,12 @@ pub fn check(all: &[WebhookOptions]) -> Result<(), WebhookConfigError> {
 /// Those of a configuration; none where it has none. Secrets are read from the environment here, once.
 pub fn build(all: &[WebhookOptions]) -> Result<Option<Arc<dyn Webhooks>>, WebhookConfigError> {
     check(all)?;
+    metrics::describe();
     let lines = all.iter().map(|options| Line::new(options, |variable| std::env::var(variable).ok()));
     let lines: Lines = lines.collect::<Result<_, _>>()?;
     if lines.0.is_empty() {
         return Ok(None);
     }
-    metrics::describe();
     Ok(Some(Arc::new(lines)))
 }
 

@@ -15,3 +15,4 @@ mod responders;
 mod store_crash;
 mod traces;
 mod watching;
+mod webhooks;

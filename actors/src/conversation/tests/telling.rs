@@ -5,9 +5,9 @@ use crate::conversation::UNTOLD_MAX;
 use crate::webhooks::Patience;
 use klatch_protocol::Ended;
 
-/// Of `acme`: 1 wants everything, 2 only what failed. Three attempts each, with waits of 5 s and 10 s.
+/// Of `acme`: 1 wants everything, 2 only what failed. Four attempts each, with waits of 5, 10 and 20 s.
 fn webhooks() -> Vec<Webhook> {
-    let patience = Patience { attempts: 3, first: Duration::from_secs(5), longest: Duration::from_secs(3_600) };
+    let patience = Patience { attempts: 4, first: Duration::from_secs(5), longest: Duration::from_secs(3_600) };
     let one = |id: u64, ends: &[Ended]| Webhook {
         id: WebhookId(id),
         name: "https://hooks.example".into(),
@@ -123,6 +123,8 @@ fn a_webhook_that_does_not_hear_is_tried_again_later_and_given_up_in_the_end() {
          telling-due 1       -> tell 1 of 0
          wait 9000           ->
          not-told 1 0        -> tell 1 in 8 s
+         telling-due 1       -> tell 1 of 0
+         not-told 1 0        -> tell 1 in 15 s
          telling-due 1       -> tell 1 of 0
          not-told 1 0        -> give up telling 1 of 0: Attempts, tell 1 of 1, append 1-3 told0:1
          saved               ->

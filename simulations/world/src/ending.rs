@@ -21,6 +21,9 @@ use crate::shared::Shared;
 /// The longest life of a conversation is 40 s, and the dead are looked for every 5.
 const EXPIRED_MAX: Duration = Duration::from_secs(60);
 
+/// The longest wait of a webhook is 10 s, and what waits outside of memory is looked for every 5.
+const HEARD_MAX: Duration = Duration::from_secs(120);
+
 /// The idle ones are looked for now and then, each writes what it has to write, and those that have expired or were deleted
 /// are looked at once more.
 const ALL_PASSIVATED_AFTER: Duration = Duration::from_secs(240);
@@ -43,6 +46,28 @@ pub async fn every_conversation_goes_on(shared: &Arc<Shared>, nodes: &Nodes) {
     let open = shared.journal().open_turns();
     if !open.is_empty() {
         shared.fail(format!("turns are open at the end: {open:?}"));
+    }
+}
+
+/// Without a word from any client, webhooks hear of every end, and that is written down.
+pub async fn webhooks_heard_all(shared: &Shared) {
+    if !shared.plan.webhooks {
+        return;
+    }
+    let begun = shared.elapsed();
+    loop {
+        let lacks = shared.heard().lacks(&shared.journal());
+        if lacks.is_empty() {
+            break;
+        }
+        if shared.elapsed() - begun > HEARD_MAX {
+            return shared.fail(format!("webhooks were not told of all that ended in {lacks:?}"));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let untold = shared.journal().stories().find(|(_, story)| !story.tells_all()).map(|(id, _)| id);
+    if let Some(id) = untold {
+        shared.fail(format!("a turn of {id} ended, and nobody was to be told"));
     }
 }
 

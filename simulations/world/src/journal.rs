@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use klatch_actors::store::Compaction;
 use klatch_protocol::event::Accepted;
-use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Position, State, Turn};
+use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Position, State, Turn, Untold};
 
 use crate::responder::whole_reply;
 
@@ -28,6 +28,9 @@ pub struct Story {
     /// Of the turns: no client says the same thing twice.
     texts: BTreeSet<String>,
     pub turns: BTreeMap<u64, Accepted>,
+    /// Ends that webhooks are to be told of, told ones included, in their order.
+    pub to_tell: Vec<Untold>,
+    ended: BTreeSet<u64>,
 }
 
 /// What became of telling the journal.
@@ -70,7 +73,7 @@ impl Journal {
         if story.hot.settle() != compaction.settled {
             return wrong("lists");
         }
-        if !matches!(&compaction.snapshot.events[..], [Event::Snapshot(state)] if **state == story.hot) {
+        if compaction.snapshot.events != story.hot.snapshot() {
             return wrong("state");
         }
         story.end = Some((compaction.snapshot.position, compaction.snapshot.token));
@@ -139,7 +142,10 @@ impl Story {
     }
 
     fn check_event(&mut self, event: &Event, counts: &mut Vec<&'static str>) -> Result<(), String> {
-        if self.whole.deleted && !matches!(event, Event::Claimed { .. } | Event::Deleted | Event::AtWork) {
+        let may_follow = |event: &Event| {
+            matches!(event, Event::Claimed { .. } | Event::Deleted | Event::AtWork | Event::Told { .. })
+        };
+        if self.whole.deleted && !may_follow(event) {
             return Err("something was added to a deleted conversation".into());
         }
         match event {
@@ -161,6 +167,18 @@ impl Story {
                 if is_called { Ok(()) } else { Err(format!("text of turn {turn}, which nobody was asked for")) }
             }
             Event::TurnEnded { turn, .. } if self.open(*turn).is_none() => Err(format!("turn {turn} ended twice")),
+            Event::TurnEnded { turn, .. } => {
+                self.ended.insert(*turn);
+                Ok(())
+            }
+            Event::ToTell(untold) => {
+                self.to_tell.push(untold.clone());
+                let is_open = self.open(untold.turn).is_some();
+                if is_open { Ok(()) } else { Err(format!("{untold:?} is to be told, and was not open")) }
+            }
+            Event::Told { turn, .. } if !self.to_tell.iter().any(|untold| untold.turn == *turn) => {
+                Err(format!("turn {turn} was told to a webhook that nobody was to tell"))
+            }
             _ => Ok(()),
         }
     }
@@ -184,6 +202,11 @@ impl Story {
         let asked = accepted.input.iter().map(|item| item.body.text()).collect::<String>();
         let (whole, text) = (whole_reply(&asked), open.text());
         if whole.starts_with(&text) { Ok(()) } else { Err(format!("turn {turn} says {text:?}, instead of {whole:?}")) }
+    }
+
+    /// Whether webhooks are, or were, to be told of each end.
+    pub fn tells_all(&self) -> bool {
+        self.ended.len() == self.to_tell.len()
     }
 
     fn open(&self, turn: u64) -> Option<&Turn> {

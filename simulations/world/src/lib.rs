@@ -20,6 +20,7 @@ pub mod redis;
 pub mod responder;
 pub mod store;
 pub mod views;
+pub mod webhooks;
 
 pub mod journal;
 pub mod ledger;

@@ -83,6 +83,7 @@ async fn run(shared: Arc<Shared>) {
     come_to_rest(&shared, &mut nodes).await;
     nodes.settle(plan.nodes).await;
     ending::every_conversation_goes_on(&shared, &nodes).await;
+    ending::webhooks_heard_all(&shared).await;
     ending::mortals_are_gone(&shared).await;
     ending::promises_are_kept(&shared, &nodes).await;
     ending::nothing_is_left_over(&shared, &nodes, tasks).await;

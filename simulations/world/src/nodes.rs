@@ -10,7 +10,7 @@ use klatch_actors::gateway::decide::OVER_THE_LIMIT;
 use klatch_actors::node::Cluster;
 use klatch_actors::peers::PeerId;
 use klatch_actors::responder::Responders;
-use klatch_actors::{Handle, Node, NodeOptions, Responder};
+use klatch_actors::{Handle, Node, NodeOptions, Responder, Webhooks};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -24,6 +24,7 @@ use crate::responder::SimulatedResponder;
 use crate::shared::{Shared, lock};
 use crate::store::SimulatedStore;
 use crate::views::SimulatedViews;
+use crate::webhooks::SimulatedWebhooks;
 
 /// Between the incarnations of two lives of one name: a node that is declared dead counts its own up.
 const LIFE: u64 = 1_000;
@@ -142,9 +143,14 @@ impl Nodes {
         let views =
             SimulatedViews { store: SimulatedStore { dice: shared.dice(&format!("views of {id}")), ..store.clone() } };
         let cluster = Cluster { views: Arc::new(views), peers: Arc::new(peers), address: format!("{name}:1"), serve };
+        let webhooks = shared.plan.webhooks.then(|| {
+            let dice = shared.dice(&format!("webhooks of {id}"));
+            Arc::new(SimulatedWebhooks { shared: shared.clone(), dice }) as Arc<dyn Webhooks>
+        });
         let (clock, its_line) = (shared.clone(), line.clone());
         let options = NodeOptions {
             cluster: Some(cluster),
+            webhooks,
             limits: shared.plan.limits.clone(),
             clock: Arc::new(move || {
                 clock.now_ms().saturating_add_signed(its_line.clock_is_off_by_ms.load(Ordering::SeqCst))

@@ -23,6 +23,8 @@ pub struct Plan {
     pub clients_pause: Duration,
     /// The store is a master with a replica, and may fail over.
     pub replicated: bool,
+    /// Webhooks are told of the ends of turns.
+    pub webhooks: bool,
     pub faults: Faults,
     /// In the order in which they happen.
     pub disturbances: Vec<Due>,
@@ -36,6 +38,7 @@ pub struct Faults {
     pub views: ViewsFaults,
     pub peers: PeersFaults,
     pub responder: ResponderFaults,
+    pub webhook: WebhookFaults,
 }
 
 /// Rates are per thousand.
@@ -78,6 +81,12 @@ pub struct ResponderFaults {
     pub fails: u64,
     pub stops: u64,
     pub panics: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WebhookFaults {
+    /// Half of these calls are heard all the same.
+    pub fails: u64,
 }
 
 /// Something that is done to a node.
@@ -148,6 +157,8 @@ impl Plan {
     pub fn draw(seed: u64) -> Self {
         let dice = Dice::of(seed, "plan");
         let millis = Duration::from_millis;
+        // Of their own, so that worlds are otherwise as they were.
+        let webhooks = Dice::of(seed, "webhooks");
         let (nodes, lasts) = (dice.between(2, 5) as usize, dice.secs(30, 90));
         Self {
             seed,
@@ -157,7 +168,8 @@ impl Plan {
             lasts,
             clients_pause: millis(dice.between(50, 2_000)),
             replicated: dice.permille(600),
-            faults: Faults::draw(&dice),
+            webhooks: webhooks.permille(500),
+            faults: Faults { webhook: WebhookFaults { fails: webhooks.below(400) }, ..Faults::draw(&dice) },
             limits: limits(&dice),
             disturbances: disturbances(&dice, nodes, lasts),
         }
@@ -171,10 +183,24 @@ impl Plan {
             views: ViewsFaults { latency: millis(5), ..ViewsFaults::default() },
             peers: PeersFaults { latency: millis(5), ..PeersFaults::default() },
             responder: ResponderFaults { pause: millis(200), ..ResponderFaults::default() },
+            webhook: WebhookFaults::default(),
         };
         let (clients, conversations, clients_pause) = (3, 3, millis(500));
-        let (replicated, disturbances, limits) = (true, Vec::new(), Limits::default());
-        Self { seed, nodes, clients, conversations, lasts, clients_pause, replicated, faults, disturbances, limits }
+        let (replicated, webhooks) = (true, false);
+        let (disturbances, limits) = (Vec::new(), Limits::default());
+        Self {
+            seed,
+            nodes,
+            clients,
+            conversations,
+            lasts,
+            clients_pause,
+            replicated,
+            webhooks,
+            faults,
+            disturbances,
+            limits,
+        }
     }
 
     /// The same, and this is done to `node` at that second, for so many seconds.
@@ -250,12 +276,13 @@ impl Faults {
                 stops: sometimes(80),
                 panics: sometimes(40),
             },
+            webhook: WebhookFaults::default(),
         }
     }
 
     /// All rates by their names, as they are left out of a plan.
     fn rates(&mut self) -> Vec<(&'static str, &mut u64)> {
-        let Self { store, views, peers, responder } = self;
+        let Self { store, views, peers, responder, webhook } = self;
         vec![
             ("store.refused", &mut store.refused),
             ("store.lost", &mut store.lost),
@@ -269,6 +296,7 @@ impl Faults {
             ("responder.fails", &mut responder.fails),
             ("responder.stops", &mut responder.stops),
             ("responder.panics", &mut responder.panics),
+            ("webhook.fails", &mut webhook.fails),
         ]
     }
 

@@ -47,10 +47,13 @@ pub enum Planted {
     CompactionDropsTail,
     /// Nobody is told which conversations have expired.
     LostWakeUp,
+    /// A webhook says that it heard, and did not.
+    DeafWebhook,
 }
 
 /// By name, and within how many seeds, from 0, it is found at the latest.
-pub const ALL: [(&str, Planted, u64); 16] = [
+pub const ALL: [(&str, Planted, u64); 17] = [
+    ("deaf-webhook", Planted::DeafWebhook, 10),
     ("no-fence", Planted::NoFence, 10),
     ("acknowledged-early", Planted::AcknowledgedEarly, 3),
     ("shown-early", Planted::ShownEarly, 10),

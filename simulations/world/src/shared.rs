@@ -14,6 +14,7 @@ use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::plan::{Faults, Plan};
 use crate::planted::Planted;
+use crate::webhooks::Heard;
 
 pub struct Shared {
     pub plan: Plan,
@@ -21,6 +22,7 @@ pub struct Shared {
     faults: Mutex<Faults>,
     journal: Mutex<Journal>,
     ledger: Mutex<Ledger>,
+    heard: Mutex<Heard>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
     trace: Mutex<Trace>,
     failure: watch::Sender<Option<String>>,
@@ -44,6 +46,7 @@ impl Shared {
             planted,
             journal: Mutex::default(),
             ledger: Mutex::default(),
+            heard: Mutex::default(),
             counts: Mutex::default(),
             trace: Mutex::new(Trace { hash: 0xCBF2_9CE4_8422_2325, lines: 0, is_shown: trace_is_shown }),
             failure: watch::channel(None).0,
@@ -71,6 +74,10 @@ impl Shared {
 
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.ledger)
+    }
+
+    pub fn heard(&self) -> MutexGuard<'_, Heard> {
+        lock(&self.heard)
     }
 
     pub fn elapsed(&self) -> Duration {

@@ -124,7 +124,7 @@ fn a_webhook_that_does_not_hear_is_tried_again_later_and_given_up_in_the_end() {
          wait 9000           ->
          not-told 1 0        -> tell 1 in 8 s
          telling-due 1       -> tell 1 of 0
-         not-told 1 0        -> tell 1 in 15 s
+         not-told 1 0        -> tell 1 in 14 s
          telling-due 1       -> tell 1 of 0
          not-told 1 0        -> give up telling 1 of 0: Attempts, tell 1 of 1, append 1-3 told0:1
          saved               ->

@@ -1,5 +1,5 @@
-//! The runtime: pure decisions and thin actors. Names no database and no wire protocol: its two boundaries are the
-//! traits [`Store`] and [`Responder`].
+//! The runtime: pure decisions and thin actors. Names no database and no wire protocol: its boundaries are
+//! the traits [`Store`], [`Responder`] and [`Webhooks`].
 //!
 //! Read in this order: what can be asked and within which limits, the boundaries, what is read past the actors, then
 //! the actors from the node down to the conversation.
@@ -18,6 +18,7 @@ pub mod routes;
 pub mod shard;
 pub mod store;
 pub mod trace;
+pub mod webhooks;
 
 pub use limits::Limits;
 pub use node::{Handle, Node, NodeOptions};
@@ -25,3 +26,4 @@ pub use reader::Reader;
 pub use request::{Answer, Caller, Refusal, Request, Submit};
 pub use responder::Responder;
 pub use store::Store;
+pub use webhooks::Webhooks;

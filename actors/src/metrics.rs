@@ -13,6 +13,7 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use crate::conversation::Why;
 use crate::conversation::decide::Found;
 use crate::membership::view::View;
 use crate::peers::PeerId;
@@ -31,6 +32,7 @@ const TURNS: &str = "klatch_turns_total";
 const TURN_SECONDS: &str = "klatch_turn_duration_seconds";
 const OPEN_TURNS: &str = "klatch_turns_open";
 const OLDEST_TURN: &str = "klatch_oldest_turn_age_seconds";
+const GIVEN_UP: &str = "klatch_webhook_given_up_total";
 const FORWARDS: &str = "klatch_forwards_total";
 const FORWARD_SECONDS: &str = "klatch_forward_duration_seconds";
 const VIEW: &str = "klatch_view_number";
@@ -44,6 +46,7 @@ const RESULT: &str = "result";
 const ACTIVATION_RESULTS: [&str; 3] = ["claimed", "absent", "failed"];
 const ENDING_REASONS: [&str; 4] = ["idle", "not_activated", "unfinished", "crashed"];
 const APPEND_RESULTS: [&str; 5] = ["ok", "fenced", "unknown", "unavailable", "damaged"];
+const GIVEN_UP_REASONS: [&str; 3] = ["attempts", "full", "unknown"];
 const FORWARD_RESULTS: [&str; 4] = ["answered", "refused", "moved", "lost"];
 
 /// Says what each metric means; once, after the recorder is installed.
@@ -57,6 +60,10 @@ pub fn describe() {
     describe_counter!(FENCED, "Appends that the store refused since another owner has claimed the conversation");
     describe_counter!(TURNS, "Turns that ended, by model and outcome: completed, incomplete, failed, cancelled");
     describe_histogram!(TURN_SECONDS, Unit::Seconds, "From the acceptance of a turn to its end, by model");
+    describe_counter!(
+        GIVEN_UP,
+        "Ends of turns that a webhook will not be told of, by reason: attempts, full (too many in one conversation), unknown (not configured any more)"
+    );
     describe_counter!(FORWARDS, "Requests passed on to other nodes, by result: answered, refused, moved, lost");
     describe_histogram!(
         FORWARD_SECONDS,
@@ -82,6 +89,7 @@ fn begin_at_zero() {
     let all = [
         (ACTIVATIONS, RESULT, &ACTIVATION_RESULTS[..]),
         (ENDINGS, "reason", &ENDING_REASONS),
+        (GIVEN_UP, "reason", &GIVEN_UP_REASONS),
         (APPENDS, RESULT, &APPEND_RESULTS),
         (FORWARDS, RESULT, &FORWARD_RESULTS),
     ];
@@ -211,4 +219,13 @@ pub(crate) fn turn_over(model: &str, outcome: &'static str, took_ms: u64) {
         });
         outcomes[place].1.increment(1);
     });
+}
+
+pub(crate) fn gave_up_telling(why: Why) {
+    let reason = match why {
+        Why::Attempts => "attempts",
+        Why::Full => "full",
+        Why::Unknown => "unknown",
+    };
+    counter!(GIVEN_UP, "reason" => reason).increment(1);
 }

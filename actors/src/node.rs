@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::conversation::decide::{Catalog, Traits};
-use crate::conversation::{Clock, Reply, Surroundings, system_clock};
+use crate::conversation::{Clock, Reply, Surroundings, TellingTo, system_clock};
 use crate::gateway::decide::Asked;
 use crate::gateway::forward::{self, Behind, NodeLoad, Receiver, Spending, Spent};
 use crate::gateway::{Arguments as GatewayArguments, GatewayActor, GatewayMessage};
@@ -34,6 +34,7 @@ use crate::responder::Responders;
 use crate::routes::{self, Routes};
 use crate::store::{Store, StoreError};
 use crate::trace::{self, PassOn, Tracer};
+use crate::webhooks::Webhooks;
 
 /// Rows of unfinished turns read at once.
 pub const ROWS_AT_ONCE: usize = 256;
@@ -65,6 +66,8 @@ pub struct NodeOptions {
     pub incarnation: u64,
     pub store: Arc<dyn Store>,
     pub responders: Arc<Responders>,
+    /// Who is told of the ends of turns; none: nobody.
+    pub webhooks: Option<Arc<dyn Webhooks>>,
     pub limits: Limits,
     /// Conversations go so long after their last turn, in ms; none: only by their own time.
     pub retention_ms: Option<u64>,
@@ -96,8 +99,19 @@ impl NodeOptions {
     /// With default limits, no retention and the system's clock, alone.
     pub fn new(name: impl Into<String>, incarnation: u64, store: Arc<dyn Store>, responders: Arc<Responders>) -> Self {
         let (limits, retention_ms, clock) = (Limits::default(), None, system_clock());
-        let (tracer, cluster) = (Arc::new(PassOn), None);
-        Self { name: name.into(), incarnation, store, responders, limits, retention_ms, clock, tracer, cluster }
+        let (webhooks, tracer, cluster) = (None, Arc::new(PassOn), None);
+        Self {
+            name: name.into(),
+            incarnation,
+            store,
+            responders,
+            webhooks,
+            limits,
+            retention_ms,
+            clock,
+            tracer,
+            cluster,
+        }
     }
 }
 
@@ -157,8 +171,8 @@ impl Status {
 impl Node {
     /// Starts the actors, joins the other nodes, takes up unfinished turns, and owns its shards from then on.
     pub async fn start(options: NodeOptions) -> Result<Node, ActorProcessingErr> {
-        let NodeOptions { name, incarnation, store, responders, limits, retention_ms, clock, tracer, cluster } =
-            options;
+        let NodeOptions { name, incarnation, store, responders, webhooks, limits, .. } = options;
+        let NodeOptions { retention_ms, clock, tracer, cluster, .. } = options;
         let catalog: Catalog = responders
             .iter()
             .map(|(name, responder)| {
@@ -177,6 +191,7 @@ impl Node {
             reader: reader.clone(),
             responders,
             catalog: Arc::new(catalog),
+            telling: webhooks.map(|webhooks| TellingTo { all: webhooks.all().into(), webhooks }),
             limits: Arc::new(limits),
             retention_ms,
             load: Arc::default(),

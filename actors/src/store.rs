@@ -36,7 +36,7 @@ pub struct Log {
 pub struct Compaction {
     /// Refused as fenced unless the log ends exactly so.
     pub expected: LogEnd,
-    /// One entry with one [`klatch_protocol::Event::Snapshot`], at the position after `expected`.
+    /// One entry with one [`klatch_protocol::Event::Snapshot`], and behind it what its bytes do not hold, at the position after `expected`.
     pub snapshot: Arc<Entry>,
     pub settled: Settled,
     /// The conversation was deleted: of its lists only the items below this ordinal stay, for its children. None
@@ -175,7 +175,7 @@ pub fn goes_on(position: Position, token: ClaimToken, end: Option<LogEnd>) -> Re
 
 /// Whether it is the snapshot that a log may begin with.
 pub fn is_snapshot(entry: &Entry) -> bool {
-    matches!(entry.events.as_slice(), [Event::Snapshot(_)])
+    matches!(entry.events.first(), Some(Event::Snapshot(_)))
 }
 
 /// What [`Settled::hide`] makes of a row: of one in the list, or of none, where the item is inherited and only masked

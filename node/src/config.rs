@@ -31,6 +31,7 @@ use crate::responders::ResponderOptions;
 use crate::stores::redis::{self, Address, RedisOptions};
 use crate::telemetry::LogOptions;
 use crate::traces::TelemetryOptions;
+use crate::webhooks::{self, WebhookOptions};
 
 /// The code that the program ends with.
 pub const CONFIG_REFUSED: u8 = 2;
@@ -72,6 +73,8 @@ pub struct Config {
     pub trust_forwarded_for: bool,
     /// What answers, by the name that requests give as `model`. `eliza` and `echo` are there unless named here.
     pub responder: Vec<ResponderOptions>,
+    /// Who is told when a response is over, as OpenAI's webhooks tell it. The same on all nodes. Default: nobody.
+    pub webhook: Vec<WebhookOptions>,
     pub log: LogOptions,
     pub telemetry: TelemetryOptions,
     pub cluster: ClusterOptions,
@@ -93,6 +96,7 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(60),
             trust_forwarded_for: false,
             responder: Vec::new(),
+            webhook: Vec::new(),
             log: LogOptions::default(),
             telemetry: TelemetryOptions::default(),
             cluster: ClusterOptions::default(),
@@ -208,6 +212,7 @@ impl Config {
             self.refuse_for_its_role(),
             self.telemetry.refuse_contradictions(),
             self.auth.check().map_err(ConfigRefused::from),
+            webhooks::check(&self.webhook).map_err(ConfigRefused::from),
             self.limits.refuse_contradictions(),
             self.retention.refuse_contradictions(),
             self.refuse_without_shared_keys(),

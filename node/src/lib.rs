@@ -14,3 +14,4 @@ pub mod serve;
 pub mod stores;
 pub mod telemetry;
 pub mod traces;
+pub mod webhooks;

@@ -14,8 +14,12 @@ pub const VERSION: u8 = 1;
 /// The same, behind where it stands in a trace. It only travels, and only to nodes that say that they read it.
 pub const TRACED: u8 = 2;
 
+/// What is stored stays [`VERSION`], and a log may hold what webhooks are still to be told. A format that nothing has: a node
+/// says by it that it reads such logs, and nobody begins one before all do.
+pub const UNTOLD: u8 = 3;
+
 /// The newest format that this build reads.
-pub const READS: u8 = TRACED;
+pub const READS: u8 = UNTOLD;
 
 /// Nothing that travels or is stored is larger, in bytes; also bounds what a lying length can make us allocate.
 pub const BYTES_MAX: usize = 64 << 20;
@@ -86,7 +90,9 @@ mod tests {
     use super::*;
     use crate::event::{Attempt, AttemptReason, Call, Created, KeyUse, Parent};
     use crate::turn::{Outcome, Usage};
-    use crate::{Body, ClaimToken, ConversationId, Entry, Event, Item, Position, State, Turn};
+    use crate::{
+        Body, ClaimToken, ConversationId, Ended, Entry, Event, Item, Position, State, Turn, Untold, WebhookId,
+    };
 
     /// One of each event, so that a changed or moved variant shows.
     fn every_event() -> Entry {
@@ -133,6 +139,8 @@ mod tests {
                 ..State::default()
             })),
             Event::AtWork,
+            Event::ToTell(Untold { turn: 0, ended: Ended::Cancelled, at_ms: 5, to: vec![WebhookId(9)] }),
+            Event::Told { turn: 0, to: WebhookId(9) },
         ];
         Entry { position: Position { epoch: 2, seq: 3 }, token: ClaimToken(11), at_ms: 1_700_000_000_000, events }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClaimToken, ConversationId, Item, Outcome, ResponseId, State};
+use crate::{ClaimToken, ConversationId, Item, Outcome, ResponseId, State, Untold, WebhookId};
 
 /// Where an entry stands in its log. The store refuses a position that is not above the log's last: that is the fence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -93,6 +93,14 @@ pub enum Event {
     Snapshot(Box<State>),
     /// The owner is at work on an open turn, of which there is nothing new: so that nobody takes it for dead.
     AtWork,
+    /// Webhooks are to be told of the end of a turn. In the entry that ends it; and behind a snapshot, whose bytes do not
+    /// hold it.
+    ToTell(Untold),
+    /// The webhook was told, or was given up for this end.
+    Told {
+        turn: u64,
+        to: WebhookId,
+    },
 }
 
 impl Event {
@@ -113,7 +121,9 @@ impl Event {
             | Self::ResponseDeleted { .. }
             | Self::Deleted
             | Self::Snapshot(_)
-            | Self::AtWork => None,
+            | Self::AtWork
+            | Self::ToTell(_)
+            | Self::Told { .. } => None,
         }
     }
 }

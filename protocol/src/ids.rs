@@ -116,6 +116,19 @@ impl fmt::Display for ResponseId {
     }
 }
 
+impl ResponseId {
+    /// Of the event that tells webhooks of the response's end: there is one.
+    pub fn event_id(self) -> String {
+        struct Text(ResponseId);
+        impl fmt::Display for Text {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write(f, "evt_", &self.0.conversation, self.0.turn)
+            }
+        }
+        Text(self).to_string()
+    }
+}
+
 impl ItemId {
     /// The id as text; `prefix` is that of the item's kind, see [`crate::Body::prefix`].
     pub fn text(&self, prefix: &str) -> String {

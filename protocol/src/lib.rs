@@ -12,6 +12,7 @@ pub mod state;
 pub mod stream;
 pub mod trace;
 pub mod turn;
+pub mod untold;
 pub mod view;
 
 pub use event::{Entry, Event, Position};
@@ -19,3 +20,4 @@ pub use ids::{ClaimToken, ConversationId, IdError, ItemId, ResponseId, Shard};
 pub use item::{Body, Item, Part, Role, Status};
 pub use state::State;
 pub use turn::{Mark, Outcome, Turn};
+pub use untold::{Ended, Untold, WebhookId};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Accepted, Created, Entry, Event, KeyUse, Memory, Parent};
 use crate::turn::Change;
-use crate::{Body, ConversationId, Item, Outcome, Turn};
+use crate::{Body, ConversationId, Item, Outcome, Turn, Untold};
 
 /// Idempotency keys kept per conversation, beyond which the oldest go however young they are.
 pub const KEYS_MAX: usize = 1_000;
@@ -58,6 +58,10 @@ pub struct State {
     pub last_turn_ms: u64,
     /// Whose claim was the last.
     pub claimed_by: Option<Claimant>,
+    /// Ends that webhooks are still to be told of, in their order. A snapshot's bytes are as they were before there were
+    /// any: the events behind it say them again.
+    #[serde(skip)]
+    pub untold: VecDeque<Untold>,
 }
 
 /// One life of one node.
@@ -199,6 +203,14 @@ impl State {
             Event::Deleted => self.delete(),
             Event::Snapshot(state) => self.clone_from(state),
             Event::AtWork => {}
+            Event::ToTell(untold) if self.untold.iter().any(|known| known.turn == untold.turn) => {}
+            Event::ToTell(untold) => self.untold.push_back(untold.clone()),
+            Event::Told { turn, to } => {
+                if let Some(untold) = self.untold.iter_mut().find(|untold| untold.turn == *turn) {
+                    untold.to.retain(|webhook| webhook != to);
+                }
+                self.untold.retain(|untold| !untold.to.is_empty());
+            }
         }
     }
 
@@ -226,6 +238,12 @@ impl State {
     /// Whether nothing is left to move or to trim.
     pub fn is_settled(&self) -> bool {
         self.items.is_empty() && self.hidden.is_empty() && self.turns.is_empty() && self.dropped_turns.is_empty()
+    }
+
+    /// The state as events that replace all before them.
+    pub fn snapshot(&self) -> Vec<Event> {
+        let untold = self.untold.iter().cloned().map(Event::ToTell);
+        std::iter::once(Event::Snapshot(Box::new(self.clone()))).chain(untold).collect()
     }
 
     /// Moves out all that is finished. Items above the first open turn's block stay: what enters later below them
@@ -274,7 +292,8 @@ impl State {
         self.use_key(created.key, at_ms, Did::Created);
     }
 
-    /// Leaves what keeps a deleted conversation deleted, its place in the list, and what its children share.
+    /// Leaves what keeps a deleted conversation deleted, its place in the list, what its children share, and the ends that
+    /// came before it.
     fn delete(&mut self) {
         let mut was = std::mem::take(self);
         was.items.split_off(&was.shared_before);
@@ -288,6 +307,7 @@ impl State {
             shared_before: was.shared_before,
             version: was.version,
             hides_inherited: was.hides_inherited,
+            untold: was.untold,
             ..Self::default()
         };
     }
@@ -361,6 +381,7 @@ mod tests {
     use super::*;
     use crate::turn::Usage;
     use crate::turn::tests::accepted;
+    use crate::untold::{Ended, WebhookId};
 
     fn begun() -> State {
         let mut state = State::default();
@@ -451,8 +472,29 @@ mod tests {
     fn a_snapshot_is_the_state_again() {
         let mut state = begun();
         state.apply(&Event::TurnAccepted(Arc::new(accepted(0))), 2);
+        state.apply(&Event::ToTell(untold(7)), 3);
+        let sealed: Vec<_> = state.snapshot().iter().map(crate::envelope::seal).collect();
         let mut again = State::default();
-        again.apply(&Event::Snapshot(Box::new(state.clone())), 3);
+        for event in &sealed {
+            again.apply(&crate::envelope::open(event).expect("it was sealed here"), 3);
+        }
         assert_eq!(again, state);
+    }
+
+    fn untold(turn: u64) -> Untold {
+        Untold { turn, ended: Ended::Completed, at_ms: 3, to: vec![WebhookId(1), WebhookId(2)] }
+    }
+
+    #[test]
+    fn an_end_is_untold_until_the_last_webhook_was_told_and_outlives_the_conversation() {
+        let mut state = begun();
+        let told = |turn, to| Event::Told { turn, to: WebhookId(to) };
+        state.apply(&Event::ToTell(untold(0)), 2);
+        state.apply(&Event::ToTell(untold(1)), 2);
+        state.apply(&told(0, 2), 3);
+        state.apply(&Event::Deleted, 4);
+        assert_eq!(state.untold.iter().map(|untold| untold.to.len()).collect::<Vec<_>>(), [1, 2]);
+        state.apply(&told(0, 1), 5);
+        assert_eq!(state.untold, [untold(1)]);
     }
 }

@@ -13,7 +13,14 @@ from typing import TypeVar
 import httpx
 from openai import AsyncOpenAI, OpenAI
 
-VARIABLES = ("KLATCH_URL", "KLATCH_TOKEN", "KLATCH_TOKEN_OTHER", "KLATCH_TOKEN_OTHER_TENANT")
+VARIABLES = (
+    "KLATCH_URL",
+    "KLATCH_TOKEN",
+    "KLATCH_TOKEN_OTHER",
+    "KLATCH_TOKEN_OTHER_TENANT",
+    "KLATCH_WEBHOOK_URL",
+    "KLATCH_WEBHOOK_SECRET",
+)
 
 # The longest answer takes about two seconds; ten times that is a node that is stuck.
 PATIENCE_SECONDS = 20.0

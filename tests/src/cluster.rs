@@ -78,6 +78,15 @@ impl ClusterProcesses {
 
     /// With lines at the top of the TOML file, outside of its sections.
     pub async fn start_with(settings: ClusterSettings, top: &str) -> anyhow::Result<Self> {
+        Self::start_in(settings, top, &[]).await
+    }
+
+    /// With variables in the environment of each node, too.
+    pub async fn start_in(
+        settings: ClusterSettings,
+        top: &str,
+        environment: &[(String, String)],
+    ) -> anyhow::Result<Self> {
         let keys = tempfile::Builder::new().prefix("klatch-keys-").tempdir()?;
         let key = keys.path().join("signing.pem");
         std::fs::write(&key, signing_key()?)?;
@@ -95,7 +104,11 @@ impl ClusterProcesses {
         let mut cluster = Self { redis, nodes: Vec::new(), network, http, _keys: keys };
         let started = (0..settings.nodes).map(|node| {
             let settings = cluster.node_settings(node, &settings, top, &key);
-            async move { NodeProcess::start(settings?).await }
+            async move {
+                let mut settings = settings?;
+                settings.environment.extend_from_slice(environment);
+                NodeProcess::start(settings).await
+            }
         });
         cluster.nodes = futures::future::try_join_all(started).await?;
         cluster.formed().await?;

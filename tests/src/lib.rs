@@ -22,3 +22,4 @@ pub mod random;
 pub mod redis_server;
 pub mod sockets;
 pub mod terminal;
+pub mod webhook_receiver;

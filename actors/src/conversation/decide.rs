@@ -6,7 +6,8 @@
 //! good, the whole memory is given up and the log is read again.
 //!
 //! This file holds the types and the way through; `plan.rs` turns requests into events, `running.rs` drives the turn
-//! at the head of the queue, `saving.rs` brings what is staged into the log and tells those who wait.
+//! at the head of the queue, `saving.rs` brings what is staged into the log and tells those who wait, `telling.rs` tells
+//! webhooks of the ends of turns.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,9 +15,10 @@ use std::time::Duration;
 
 use klatch_protocol::event::Attempt;
 use klatch_protocol::state::Key;
-use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Item, Mark, State, Turn};
+use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Item, Mark, State, Turn, WebhookId};
 
 use super::saving::size;
+use super::telling::{Telling, Why};
 use super::window::Window;
 use crate::limits::Limits;
 use crate::peers::PeerId;
@@ -24,6 +26,7 @@ use crate::request::{Answer, Full, Refusal, Request};
 use crate::responder::{Ask, ResponderError, Said};
 use crate::store::{Compaction, IndexRow, LogEnd, StoreError};
 use crate::trace::Traced;
+use crate::webhooks::{End, NotTold, Webhook};
 
 /// What is fixed for one activation.
 #[derive(Clone, Debug)]
@@ -36,6 +39,8 @@ pub struct Fixed {
     pub token: ClaimToken,
     pub limits: Arc<Limits>,
     pub catalog: Arc<Catalog>,
+    /// Mostly none.
+    pub webhooks: Arc<[Webhook]>,
     /// Conversations are looked at for expiry so long after their creation; none: only those with their own time.
     pub retention_ms: Option<u64>,
     /// How often the conversation crashed in a row before this activation.
@@ -94,6 +99,16 @@ pub enum Input<R> {
     EndChecked(Result<Option<LogEnd>, StoreError>),
     Compacted,
     NotCompacted(StoreError),
+    /// A webhook heard of the end of a turn, or did not.
+    Told {
+        webhook: WebhookId,
+        turn: u64,
+        told: Result<(), NotTold>,
+    },
+    /// A webhook is to be tried again.
+    TellingDue(WebhookId),
+    /// Asked for by [`Effect::PutOff`].
+    PutOff(Result<(), StoreError>),
     /// The shard wants it out of memory.
     Close,
 }
@@ -102,7 +117,7 @@ pub enum Input<R> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Look {
     Absent,
-    /// It can be claimed, as long as it ends so. `open`: a turn is unfinished.
+    /// It can be claimed, as long as it ends so. `open`: a turn is unfinished, or the end of one untold.
     Free {
         open: bool,
         end: Option<LogEnd>,
@@ -176,6 +191,32 @@ pub enum Effect<R> {
         outcome: &'static str,
         took_ms: u64,
     },
+    Tell {
+        webhook: WebhookId,
+        end: Box<End>,
+    },
+    WakeToTell {
+        webhook: WebhookId,
+        after: Duration,
+    },
+    /// For the log: it is tried again.
+    NotTold {
+        webhook: WebhookId,
+        turn: u64,
+        failures: u32,
+        error: NotTold,
+    },
+    /// For the metrics and the log: the webhook will not hear of this end.
+    GaveUpTelling {
+        webhook: WebhookId,
+        turn: u64,
+        why: Why,
+        error: Option<NotTold>,
+    },
+    /// Write down that the conversation is to be looked at then, and tell when that is done.
+    PutOff {
+        at_ms: u64,
+    },
     /// Ask the shard to be closed: there is nothing here worth keeping in memory.
     AskToClose,
     /// The shard's wish cannot be granted now.
@@ -209,6 +250,8 @@ pub enum Row {
 pub struct Conversation<R> {
     pub(super) fixed: Fixed,
     phase: Phase<R>,
+    /// See [`Conversation::all_read_untold`].
+    all_read: bool,
 }
 
 enum Phase<R> {
@@ -271,6 +314,7 @@ pub(super) struct Serving<R> {
     /// Turns whose answers were lost on the way: fingerprint, turn, when.
     pub undelivered: Vec<([u8; 16], u64, u64)>,
     pub window: Option<Window>,
+    pub telling: Telling,
     /// This activation has written the row: a turn accepted now is found by it.
     pub open_row: bool,
     /// There may be a row, of an earlier activation: to be removed, and not to be relied on.
@@ -366,7 +410,7 @@ impl<R> Conversation<R> {
     /// has it claimed and read and comes back with [`Input::Activated`].
     pub fn new(fixed: Fixed) -> Self {
         let step = if fixed.shared { ActivatingStep::Looking { covers: 0 } } else { ActivatingStep::Claiming };
-        Self { fixed, phase: Phase::Activating { step, waiting: Vec::new() } }
+        Self { fixed, phase: Phase::Activating { step, waiting: Vec::new() }, all_read: false }
     }
 
     pub fn decide(&mut self, now_ms: u64, input: Input<R>) -> Vec<Effect<R>> {
@@ -378,6 +422,14 @@ impl<R> Conversation<R> {
         };
         self.phase = phase;
         effects
+    }
+
+    /// Whether all nodes read a log that holds ends to be told; to be said before each input that may end a turn.
+    pub fn all_read_untold(&mut self, all_read: bool) {
+        self.all_read = all_read;
+        if let Phase::Serving(serving) = &mut self.phase {
+            serving.telling.all_read = all_read;
+        }
     }
 
     /// Roughly what it holds in memory, in bytes, for the node's limit.
@@ -461,7 +513,10 @@ impl<R> Conversation<R> {
             | Input::EndRead(_)
             | Input::EndChecked(_)
             | Input::Compacted
-            | Input::NotCompacted(_) => unreachable!("nothing was begun before the activation"),
+            | Input::NotCompacted(_)
+            | Input::Told { .. }
+            | Input::TellingDue(_)
+            | Input::PutOff(_) => unreachable!("nothing was begun before the activation"),
         }
     }
 
@@ -523,7 +578,9 @@ impl<R> Conversation<R> {
     }
 
     fn serve(&self, now_ms: u64, waiting: Vec<Waiting<R>>, found: Found) -> (Phase<R>, Vec<Effect<R>>) {
-        Box::new(Serving::new(self.fixed.clone(), found)).begin(now_ms, waiting)
+        let mut serving = Box::new(Serving::new(self.fixed.clone(), found));
+        serving.telling.all_read = self.all_read;
+        serving.begin(now_ms, waiting)
     }
 }
 
@@ -547,10 +604,11 @@ impl<R> Serving<R> {
             fixed,
             open_row: false,
             // Whoever has an open turn was found by its row, or has one: removed when it is closed.
-            stale_row: !state.open.is_empty(),
+            stale_row: !state.open.is_empty() || !state.untold.is_empty(),
             removing_row: false,
             hot_bytes: state.hot_bytes(),
             known_keys: state.keys.iter().map(|key| beginning(&key.used.key)).collect(),
+            telling: Telling::of(&state.untold),
             state,
             end,
             tail_entries,
@@ -608,7 +666,10 @@ impl<R> Serving<R> {
             Input::EndChecked(end) => self.end_checked(end),
             Input::Compacted => self.compacted(),
             Input::NotCompacted(error) => self.not_compacted(error),
-            Input::Close => self.close(),
+            Input::Told { webhook, turn, told } => self.told(now_ms, webhook, turn, told),
+            Input::TellingDue(webhook) => self.telling_due(webhook),
+            Input::PutOff(written) => self.put_off(written),
+            Input::Close => self.close(now_ms),
             Input::Looked(_) | Input::Activated(_) | Input::NotActivated(_) => unreachable!("it is activated once"),
         }
         if !self.gave_up() {
@@ -617,10 +678,11 @@ impl<R> Serving<R> {
         self.phase()
     }
 
-    /// Whatever has become possible: begin the next turn, save what is staged, compact, close.
+    /// Whatever has become possible: begin the next turn, tell of an end, save what is staged, compact, close.
     fn advance(&mut self, now_ms: u64) {
         self.start_next(now_ms);
         self.stage_batch(now_ms);
+        self.tell_ends(now_ms);
         self.flush(now_ms);
         self.finish_closing();
     }
@@ -637,7 +699,8 @@ impl<R> Serving<R> {
 
     fn bytes(&self) -> usize {
         let keys = self.state.keys.len() * std::mem::size_of::<klatch_protocol::state::Key>();
-        self.hot_bytes + self.window.as_ref().map_or(0, Window::bytes) + keys
+        let untold = self.state.untold.len() * std::mem::size_of::<klatch_protocol::Untold>();
+        self.hot_bytes + self.window.as_ref().map_or(0, Window::bytes) + keys + untold
     }
 
     /// Refuses at once, but for what rests on events that may never become durable: a deletion, the use of a key.

@@ -9,6 +9,7 @@ mod plan;
 mod running;
 mod saving;
 mod tasks;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use klatch_protocol::{ConversationId, Shard};
+use klatch_protocol::{ConversationId, Shard, WebhookId, envelope};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -34,7 +35,10 @@ use crate::routes::Routes;
 use crate::shard::ShardMessage;
 use crate::store::{LogEnd, Store};
 use crate::trace::Traced;
+use crate::webhooks::{Webhook, Webhooks};
 use decide::{Conversation, Effect, Fixed, GivenUp, Input};
+
+pub use telling::{UNTOLD_MAX, Why};
 
 /// Why it stops, for its shard, where that matters. Travels with the end itself: a message of its own could come
 /// after it.
@@ -95,11 +99,19 @@ pub struct Surroundings {
     pub reader: Reader,
     pub responders: Arc<Responders>,
     pub catalog: Arc<decide::Catalog>,
+    /// None where none is configured: nothing is ever told then.
+    pub telling: Option<TellingTo>,
     pub limits: Arc<crate::Limits>,
     pub retention_ms: Option<u64>,
     pub load: Arc<Load>,
     pub routes: Routes,
     pub clock: Clock,
+}
+
+/// The webhooks of a node, and what deciding needs to know of them.
+pub struct TellingTo {
+    pub webhooks: Arc<dyn Webhooks>,
+    pub all: Arc<[Webhook]>,
 }
 
 impl Surroundings {
@@ -111,6 +123,12 @@ impl Surroundings {
     /// Whether the shard is this node's, by the view that it knows.
     pub fn owns(&self, shard: Shard) -> bool {
         self.view.borrow().owner(shard) == Some(self.me())
+    }
+
+    /// Whether what webhooks are to be told may be written: every node reads it. A view without nodes says nothing.
+    fn all_read_untold(&self) -> Option<bool> {
+        let format = if self.shared { self.view.borrow().format() } else { envelope::READS };
+        (format > 0).then_some(format >= envelope::UNTOLD)
     }
 
     /// For the metrics: how many turns are open, and for how long the oldest of them.
@@ -178,6 +196,7 @@ impl Actor for ConversationActor {
             token: klatch_protocol::ClaimToken::random(),
             limits: surroundings.limits.clone(),
             catalog: surroundings.catalog.clone(),
+            webhooks: surroundings.telling.as_ref().map(|telling| telling.all.clone()).unwrap_or_default(),
             retention_ms: surroundings.retention_ms,
             crashes,
             shared: surroundings.shared,
@@ -236,6 +255,11 @@ impl Actor for ConversationActor {
 impl State {
     fn happened(&mut self, myself: &ActorRef<ConversationMessage>, input: Input<Reply>) {
         while self.tasks.try_join_next().is_some() {}
+        if self.surroundings.telling.is_some()
+            && let Some(all_read) = self.surroundings.all_read_untold()
+        {
+            self.core.all_read_untold(all_read);
+        }
         let now_ms = (self.surroundings.clock)();
         let mut effects = VecDeque::from(self.core.decide(now_ms, input));
         while let Some(effect) = effects.pop_front() {
@@ -331,6 +355,27 @@ impl State {
                 self.tasks.spawn(tasks::read_turn(reader, conversation, turn, replayed, reply));
             }
             Effect::TurnOver { model, outcome, took_ms } => metrics::turn_over(&model, outcome, took_ms),
+            Effect::Tell { webhook, end } => {
+                let Some(TellingTo { webhooks, .. }) = &self.surroundings.telling else { return None };
+                self.tasks.spawn(tasks::tell(myself, webhooks.clone(), webhook, *end));
+            }
+            Effect::WakeToTell { webhook, after } => {
+                let due = move || Input::TellingDue(webhook);
+                self.tasks.spawn(tasks::watched(myself.clone(), tasks::wake_for(myself, after, due)));
+            }
+            Effect::NotTold { webhook, turn, failures, error } => {
+                let response = conversation.response(turn);
+                tracing::warn!(response.id = %response, webhook = self.name(webhook), failures, %error, "a webhook was not told of a turn's end; it is tried again");
+            }
+            Effect::GaveUpTelling { webhook, turn, why, error } => {
+                metrics::gave_up_telling(why);
+                let (response, error) = (conversation.response(turn), error.map(|error| error.to_string()));
+                tracing::error!(response.id = %response, webhook = self.name(webhook), ?why, error, "a webhook will not be told of a turn's end");
+            }
+            Effect::PutOff { at_ms } => {
+                let put_off = tasks::put_off(myself.clone(), store, conversation, at_ms);
+                self.tasks.spawn(tasks::watched(myself, put_off));
+            }
             Effect::AskToClose => self.to_shard(ShardMessage::WantsToClose(conversation)),
             Effect::StillBusy => self.to_shard(ShardMessage::StillBusy(conversation)),
             Effect::Closed | Effect::GiveUp(GivenUp::Idle) => myself.stop(None),
@@ -362,6 +407,12 @@ impl State {
     fn claim(&mut self, myself: &ActorRef<ConversationMessage>, looked: Option<LogEnd>) {
         let activate = tasks::activate(myself.clone(), self.surroundings.clone(), self.fixed.clone(), looked);
         self.tasks.spawn(tasks::watched(myself.clone(), activate));
+    }
+
+    /// For logs.
+    fn name(&self, webhook: WebhookId) -> &str {
+        let known = self.fixed.webhooks.iter().find(|known| known.id == webhook);
+        known.map_or("not configured here", |known| &known.name)
     }
 
     fn to_shard(&self, message: ShardMessage) {

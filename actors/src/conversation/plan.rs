@@ -63,7 +63,7 @@ impl<R> Serving<R> {
             Request::Settle => {
                 self.stale_row = true;
                 self.out.extend(reply.map(|reply| Effect::Reply(reply, Ok(Answer::Done))));
-                if self.state.open.is_empty() {
+                if self.state.open.is_empty() && self.state.untold.is_empty() {
                     self.out.push(Effect::AskToClose);
                 }
             }

@@ -261,6 +261,7 @@ impl<R> Serving<R> {
             });
         }
         self.traced_over.extend(self.traced.remove(&turn));
+        self.stage_untold(now_ms, turn, &outcome);
         self.stage(now_ms, Event::TurnEnded { turn, outcome, memory });
     }
 

@@ -92,6 +92,7 @@ impl<R> Serving<R> {
         if done.entry.events.contains(&Event::Deleted) {
             self.shown.clear();
         }
+        self.ends_saved(&done.entry.events);
         self.pay(done.owed);
         self.tell_of_ends();
         self.tell_watchers();
@@ -144,7 +145,9 @@ impl<R> Serving<R> {
     /// Everyone who waits is told to come again; the log has the truth.
     pub(super) fn give_up(&mut self, error: StoreError) {
         // By what is durable, not by the state: there a turn whose end was lost just now is over.
-        let unfinished = !self.shown.is_empty();
+        // An end that is untold is the next owner's, where there is one.
+        let fenced = matches!(error, StoreError::Fenced(_));
+        let unfinished = !self.shown.is_empty() || (self.has_untold_in_log() && !fenced);
         self.leave(error, if unfinished { GivenUp::Unfinished } else { GivenUp::Idle });
     }
 
@@ -186,7 +189,7 @@ impl<R> Serving<R> {
             position: expected.position.next(),
             token: self.fixed.token,
             at_ms: now_ms,
-            events: vec![Event::Snapshot(Box::new(self.state.clone()))],
+            events: self.state.snapshot(),
         });
         self.saving = Saving::Compact { end: LogEnd { position: snapshot.position, token: snapshot.token } };
         let clear_but_items_below = self.state.deleted.then_some(self.state.shared_before);
@@ -211,20 +214,21 @@ impl<R> Serving<R> {
     }
 
     /// The shard wants the memory back: granted when nothing is open and nobody waits.
-    pub(super) fn close(&mut self) {
+    pub(super) fn close(&mut self, now_ms: u64) {
         let idle = self.state.open.is_empty()
             && self.is_saved()
             && self.staged.events.is_empty()
             && self.staged.owed.is_empty();
         if idle {
             self.closing = true;
+            self.put_off_telling(now_ms);
         } else {
             self.out.push(Effect::StillBusy);
         }
     }
 
     pub(super) fn finish_closing(&mut self) {
-        if !self.closing || !self.is_saved() {
+        if !self.closing || !self.is_saved() || self.is_putting_off() {
             return;
         }
         if self.end.is_some() && self.tail_entries >= TAIL_LEFT_ENTRIES && !self.state.is_settled() {
@@ -234,8 +238,8 @@ impl<R> Serving<R> {
             self.out.push(Effect::Reply(watcher.reply, Ok(Answer::NotOpen)));
         }
         let has_row = std::mem::take(&mut self.open_row) | std::mem::take(&mut self.stale_row);
-        // A row of a log that was never begun stays: whoever begins it may be writing its own.
-        if let Some(end) = self.end.filter(|_| has_row) {
+        // A row of a log that was never begun stays: whoever begins it may be writing its own. So does that of what is untold.
+        if let Some(end) = self.end.filter(|_| has_row && self.state.untold.is_empty()) {
             self.removing_row = true;
             self.out.push(Effect::RemoveOpenRow { end });
         }
@@ -342,6 +346,8 @@ pub(super) fn size(event: &Event) -> usize {
             | Event::Forked { .. }
             | Event::Deleted
             | Event::Snapshot(_)
-            | Event::AtWork => 0,
+            | Event::AtWork
+            | Event::ToTell(_)
+            | Event::Told { .. } => 0,
         }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use klatch_protocol::{ConversationId, Entry, Event, Position, State};
+use klatch_protocol::{ConversationId, Entry, Event, Position, State, WebhookId};
 use ractor::ActorRef;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -19,8 +19,9 @@ use crate::peers::PeerId;
 use crate::reader::{Page, Reader};
 use crate::request::{Answer, Missing, Refusal};
 use crate::responder::{ResponderError, Said};
-use crate::store::{Compaction, LogEnd, OpenRow, Order, Store, StoreError};
+use crate::store::{Compaction, LogEnd, OpenRow, Order, Store, StoreError, is_snapshot};
 use crate::trace::Traced;
+use crate::webhooks::{End, NotTold, Webhooks};
 
 /// Claims are raced for only by owners that disagree on the view; who loses so often lets the other have it.
 const CLAIMS_MAX: usize = 5;
@@ -109,7 +110,7 @@ async fn look_once(
     let Some(last) = log.entries.last() else { return Ok((Some(Look::Absent), None)) };
     let end = LogEnd { position: last.position, token: last.token };
     let state = State::replay(&log.entries);
-    let open = !state.open.is_empty();
+    let (open, untold) = (!state.open.is_empty(), !state.untold.is_empty());
     let alive = state.claimed_by.filter(|_| open).and_then(|by| {
         let owner = PeerId { name: by.node.into(), incarnation: by.incarnation };
         let view = surroundings.view.borrow();
@@ -118,6 +119,8 @@ async fn look_once(
         let alive = view.has(&owner) || view.number() < by.view || !view.has(me);
         (owner != *me && alive).then_some(owner)
     });
+    // An end that is untold must be claimed for, and holds nobody off: it may wait for hours, and its owner with it.
+    let open = open || untold;
     Ok((Some(alive.map_or(Look::Free { open, end: Some(end) }, Look::Elsewhere)), Some(end)))
 }
 
@@ -156,7 +159,7 @@ async fn read(store: &dyn Store, fixed: &Fixed, end: LogEnd) -> Result<Found, St
     let log = store.log(fixed.conversation).await?;
     gapless(log.entries.iter().map(|entry| entry.position))?;
     let state = Box::new(State::replay(&log.entries));
-    let has_snapshot = matches!(log.entries.first(), Some(first) if matches!(first.events[..], [Event::Snapshot(_)]));
+    let has_snapshot = log.entries.first().is_some_and(is_snapshot);
     let entries = log.entries.len() - usize::from(has_snapshot);
     Ok(Found::Claimed { state, end, entries, bytes: log.tail_bytes })
 }
@@ -226,6 +229,23 @@ async fn write_row(store: &dyn Store, conversation: ConversationId, row: Row) ->
         Row::NotOpen { epoch } => store.open_remove(conversation.shard(), OpenRow { conversation, epoch }).await,
         Row::Due { at_ms } => store.due_add(at_ms, conversation).await,
     }
+}
+
+/// Once more where the store does not say: what waits for its webhooks rests on this row.
+pub(super) async fn put_off(myself: Me, store: Arc<dyn Store>, conversation: ConversationId, at_ms: u64) {
+    let mut written = store.due_add(at_ms, conversation).await;
+    if written.is_err() {
+        written = store.due_add(at_ms, conversation).await;
+    }
+    report(&myself, Input::PutOff(written));
+}
+
+/// A boundary that panics has told nobody.
+pub(super) async fn tell(myself: Me, webhooks: Arc<dyn Webhooks>, webhook: WebhookId, end: End) {
+    let turn = end.untold.turn;
+    let telling = AssertUnwindSafe(async { webhooks.tell(webhook, end).await }).catch_unwind().await;
+    let told = telling.unwrap_or_else(|_| Err(NotTold("the call panicked".into())));
+    report(&myself, Input::Told { webhook, turn, told });
 }
 
 pub(super) async fn read_end(myself: Me, store: Arc<dyn Store>, conversation: ConversationId) {

@@ -1,13 +1,15 @@
 //! Lives of a conversation, as scripts: each line is what happens, an arrow, and what follows. The same `decide` runs in
 //! production.
 
+mod telling;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use klatch_protocol::event::{Call, Created, KeyUse, Parameters};
 use klatch_protocol::trace::TraceContext;
 use klatch_protocol::turn::Change;
-use klatch_protocol::{Body, ClaimToken, ConversationId, Event, Item, Mark, Outcome, State, Turn};
+use klatch_protocol::{Body, ClaimToken, ConversationId, Event, Item, Mark, Outcome, State, Turn, WebhookId};
 
 use super::decide::{Catalog, Conversation, Effect, Fixed, Found, GivenUp, Input, Look, Row, Traits};
 use crate::limits::Limits;
@@ -16,6 +18,7 @@ use crate::request::{Answer, Caller, OnBusy, Refusal, Request, Submit, Wait};
 use crate::responder::{End, ResponderError, Said};
 use crate::store::{LogEnd, StoreError};
 use crate::trace::Traced;
+use crate::webhooks::{NotTold, Webhook};
 
 type Core = Conversation<String>;
 
@@ -31,13 +34,15 @@ struct World {
     limits: Limits,
     crashes: u32,
     shared: bool,
+    webhooks: Vec<Webhook>,
+    all_read: bool,
 }
 
 fn caller(name: &str) -> Caller {
     Caller { tenant: "acme".into(), subject: name.into() }
 }
 
-fn core(incarnation: u64, claims: u64, crashes: u32, shared: bool, limits: &Limits) -> Core {
+fn core(incarnation: u64, claims: u64, crashes: u32, shared: bool, limits: &Limits, webhooks: &[Webhook]) -> Core {
     let slow = Traits { history_items: 0, at_once: false };
     let catalog: Catalog = [
         ("slow".to_owned(), slow),
@@ -53,6 +58,7 @@ fn core(incarnation: u64, claims: u64, crashes: u32, shared: bool, limits: &Limi
         token: ClaimToken(u128::from(claims)),
         limits: Arc::new(limits.clone()),
         catalog: Arc::new(catalog),
+        webhooks: webhooks.into(),
         retention_ms: None,
         crashes,
         shared,
@@ -61,8 +67,10 @@ fn core(incarnation: u64, claims: u64, crashes: u32, shared: bool, limits: &Limi
 
 impl World {
     fn new(limits: Limits, shared: bool) -> Self {
-        let core = core(1, 0, 0, shared, &limits);
-        Self { core, now_ms: 1_000, incarnation: 1, log: Vec::new(), pending: None, limits, crashes: 0, shared }
+        let core = core(1, 0, 0, shared, &limits, &[]);
+        let (log, webhooks) = (Vec::new(), Vec::new());
+        let (now_ms, incarnation, crashes, all_read) = (1_000, 1, 0, true);
+        Self { core, now_ms, incarnation, log, pending: None, limits, crashes, shared, webhooks, all_read }
     }
 
     fn found(&self) -> Found {
@@ -160,13 +168,22 @@ impl World {
                 Input::EndRead(Ok(last))
             }
             "compacted" => Input::Compacted,
+            "told" => Input::Told { webhook: WebhookId(number(1)), turn: number(2), told: Ok(()) },
+            "not-told" => {
+                let told = Err(NotTold("it said 500".into()));
+                Input::Told { webhook: WebhookId(number(1)), turn: number(2), told }
+            }
+            "telling-due" => Input::TellingDue(WebhookId(number(1))),
+            "put-off" => Input::PutOff(Ok(())),
+            "not-put-off" => Input::PutOff(Err(StoreError::Unavailable("down".into()))),
             "close" => Input::Close,
             other => panic!("there is no input {other:?}"),
         }
     }
 
     fn activate_again(&mut self) {
-        self.core = core(self.incarnation, self.log.len() as u64, self.crashes, self.shared, &self.limits);
+        let claims = self.log.len() as u64;
+        self.core = core(self.incarnation, claims, self.crashes, self.shared, &self.limits, &self.webhooks);
     }
 
     fn step(&mut self, line: &str) -> String {
@@ -186,6 +203,7 @@ impl World {
             return String::new();
         }
         let input = self.input(line);
+        self.core.all_read_untold(self.all_read);
         let effects = self.core.decide(self.now_ms, input);
         for effect in &effects {
             if let Effect::Append { entry, .. } = effect {
@@ -300,6 +318,11 @@ fn show(effect: &Effect<String>) -> String {
         Effect::RemoveOpenRow { .. } => "remove open row".into(),
         Effect::ReadTurn { turn, reply, .. } => format!("{reply}: read turn {turn}"),
         Effect::TurnOver { .. } => String::new(),
+        Effect::Tell { webhook, end } => format!("tell {} of {}", webhook.0, end.untold.turn),
+        Effect::WakeToTell { webhook, after } => format!("tell {} in {} s", webhook.0, after.as_secs()),
+        Effect::NotTold { .. } => String::new(),
+        Effect::GaveUpTelling { webhook, turn, why, .. } => format!("give up telling {} of {turn}: {why:?}", webhook.0),
+        Effect::PutOff { at_ms } => format!("put off to {at_ms}"),
         Effect::AskToClose => "ask to close".into(),
         Effect::StillBusy => "still busy".into(),
         Effect::Closed => "closed".into(),
@@ -345,6 +368,8 @@ fn show_event(event: &Event) -> String {
         Event::ResponseDeleted { turn } => format!("dropped{turn}"),
         Event::Deleted => "deleted".into(),
         Event::AtWork => "at-work".into(),
+        Event::ToTell(untold) => format!("to-tell{}", untold.turn),
+        Event::Told { turn, to } => format!("told{turn}:{}", to.0),
         other => format!("{other:?}"),
     }
 }

@@ -56,7 +56,9 @@ impl Window {
             | Event::Forked { .. }
             | Event::Deleted
             | Event::Snapshot(_)
-            | Event::AtWork => {}
+            | Event::AtWork
+            | Event::ToTell(_)
+            | Event::Told { .. } => {}
         }
     }
 

@@ -80,6 +80,7 @@ pub fn conversation() -> Core {
         retention_ms: None,
         crashes: 0,
         shared: false,
+        webhooks: Arc::new([]),
     });
     core.decide(1_000, Input::Activated(Found::Absent));
     core.decide(1_000, asked(Request::Create(Box::new(created()))));

@@ -227,6 +227,13 @@ RUNTIME = [
     Panel("Turns that did not complete", [(f"sum by (model, outcome) ({rate('klatch_turns_total', NODES + ',outcome!=' + chr(34) + 'completed' + chr(34))})", "{{outcome}} {{model}}")], "cps", least=0),
     Panel("Turn by model (p99)", [(quantile(0.99, "klatch_turn_duration_seconds", "model"), "{{model}}")], "s", least=0),
     Panel("Crashes of conversations", [(f"sum by (instance) (increase(klatch_conversation_crashes_total{{{NODES}}}[5m]))", "{{instance}}")], warn=(1,), least=0),
+    Panel("Calls of webhooks, by result", [(f"sum by (result) ({rate('klatch_webhook_attempts_total')})", "{{result}}")], "cps", stack=True,
+          about="All but heard are tried again; forbidden is a configuration that points inside."),
+    Panel("Webhooks: from a turn's end until it is heard", latencies("klatch_webhook_delay_seconds"), "s", least=0),
+    Panel("Calls of webhooks (p99), ends given up", [
+        (quantile(0.99, "klatch_webhook_attempt_duration_seconds"), "a call, in s"),
+        (f"sum(increase(klatch_webhook_given_up_total{{{NODES}}}[1h]))", "given up in an hour"),
+    ], warn=(1,), least=0),
     Panel("Busy threads", [(f"klatch_runtime_busy_ratio{{{NODES}}}", "{{instance}}")], "percentunit", warn=(0.7, 0.9), least=0),
     Panel("Tasks that wait for a thread", [(f"klatch_runtime_queue_depth{{{NODES}}}", "{{instance}}")], warn=(100, 1000), least=0),
 ]

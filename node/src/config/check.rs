@@ -22,6 +22,7 @@ use crate::responders::{self, ResponderOptions};
 use crate::serve::open_files;
 use crate::stores::memory_records::MemoryRecords;
 use crate::stores::{embedded, redis};
+use crate::webhooks;
 
 /// What is further away would be too slow for a turn.
 const REACH_MAX: Duration = Duration::from_secs(5);
@@ -74,6 +75,10 @@ pub async fn check(config: &Config, refused: Vec<ConfigRefused>) -> Findings {
         keys(config, &mut found);
     }
     found.is_so(responders::build(&config.responder));
+    // What makes the section refused was told.
+    if webhooks::check(&config.webhook).is_ok() {
+        found.is_so(webhooks::build(&config.webhook));
+    }
     if let Some(said) = open_files::too_few(config.limits.connections) {
         found.error(said);
     }
@@ -150,7 +155,8 @@ fn others(config: &Config) -> Vec<(String, String)> {
     let issuer = config.auth.jwks_url.iter().map(|url| ("auth.jwks_url".to_owned(), url.clone()));
     let collector = Some(&config.telemetry.otlp_endpoint).filter(|endpoint| !endpoint.is_empty());
     let collector = collector.map(|endpoint| ("telemetry.otlp_endpoint".to_owned(), endpoint.clone()));
-    models.chain(issuer).chain(collector).collect()
+    let webhooks = config.webhook.iter().map(|webhook| ("webhook".to_owned(), webhook.url.clone()));
+    models.chain(issuer).chain(collector).chain(webhooks).collect()
 }
 
 /// Whether its name has an address, and something listens there: it is asked nothing. What is no URL was refused.

@@ -21,6 +21,7 @@ const SECTIONS: &[Section] = &[
         structure: "OpenAiOptions",
         source: include_str!("../responders/openai/mod.rs"),
     },
+    Section { path: "webhook.", structure: "WebhookOptions", source: include_str!("../webhooks/options.rs") },
     Section { path: "log", structure: "LogOptions", source: include_str!("../telemetry.rs") },
     Section { path: "telemetry", structure: "TelemetryOptions", source: include_str!("../traces.rs") },
     Section { path: "cluster", structure: "ClusterOptions", source: include_str!("../peers/options.rs") },

@@ -26,6 +26,14 @@ pub fn changed(config: &Config) -> Vec<String> {
     flat("", &masked(config)).into_iter().filter(|line| !default.contains(line)).collect()
 }
 
+/// The URL without its query, which may hold a token.
+fn without_query(text: &str) -> String {
+    match text.split_once('?') {
+        Some((rest, _)) if rest.contains("://") => format!("{rest}?{MASK}"),
+        Some(_) | None => text.to_owned(),
+    }
+}
+
 /// The address without what stands before the `@`.
 pub fn without_password(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
@@ -55,7 +63,7 @@ fn mask(value: &mut Value) {
     match value {
         Value::Table(table) => mask_table(table),
         Value::Array(values) => values.iter_mut().for_each(mask),
-        Value::String(text) => *text = without_password(text),
+        Value::String(text) => *text = without_query(&without_password(text)),
         Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => {}
     }
 }

@@ -67,6 +67,20 @@ continue = "prefill"
 context_tokens = 7
 max_tokens_field = "max_completion_tokens"
 
+[[webhook]]
+url = "http://10.0.0.7/klatch"
+secret_env = "HOOK"
+events = ["response.failed"]
+tenant = "tiny"
+allow_private = true
+allow_http = true
+connect_timeout = "7s"
+timeout = "7s"
+attempts = 7
+retry_after = "7s"
+retry_after_max = "7m"
+concurrency = 7
+
 [log]
 format = "json"
 level = "debug"
@@ -279,6 +293,9 @@ fn no_key_is_left_at_its_default_by_the_test_of_everything() {
 fn passwords_are_not_shown() {
     assert_eq!(print::without_password("redis://user:secret@host/1"), "redis://********@host/1");
     assert_eq!(print::without_password("https://host/a@b"), "https://host/a@b");
+    let webhook = "[[webhook]]\nurl = \"https://host/a?token=hidden\"\nsecret_env = \"HOOK\"";
+    let printed = print(&from_file(webhook).unwrap());
+    assert!(!printed.contains("hidden") && printed.contains("https://host/a?********"), "{printed}");
     let said = refused("store = \"redis://user:hidden@host\"");
     assert!(!said.contains("hidden"), "{said}");
 }

@@ -23,6 +23,7 @@ use crate::peers::{LifelongSettings, Lives};
 use crate::responders;
 use crate::stores::{self, Opened};
 use crate::traces;
+use crate::webhooks;
 
 /// `listener`: where other nodes connect, if there may be any.
 pub(super) async fn assemble(
@@ -130,6 +131,7 @@ async fn start_node(
     if let (Some(views), Some(listener)) = (stores.views.clone(), listener) {
         options.cluster = Some(cluster(config, incarnation, views, listener)?);
     }
+    options.webhooks = webhooks::build(&config.webhook).map_err(ConfigRefused::from)?;
     options.tracer = traces::tracer();
     options.limits = config.limits.runtime();
     options.retention_ms = config.retention.conversations_after_ms();

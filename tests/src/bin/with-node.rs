@@ -13,7 +13,8 @@ use klatch_tests::balancer::Balancer;
 use klatch_tests::cluster::{ClusterProcesses, ClusterSettings, Links};
 use klatch_tests::model_server::ModelServer;
 use klatch_tests::nginx::Nginx;
-use klatch_tests::process::{NodeProcess, NodeSettings};
+use klatch_tests::process::{NodeProcess, NodeSettings, free_port};
+use klatch_tests::webhook_receiver::{SECRET, SECRET_ENV};
 
 const PASSWORD: &str = "correct horse battery staple";
 const USAGE: &str = "usage: with-node [--nodes N [--nginx]] COMMAND [ARGUMENT…]";
@@ -29,6 +30,8 @@ struct Target {
     tokens: [String; 3],
     /// File of the certificate that the URL's is signed with.
     authority: Option<PathBuf>,
+    /// Where the nodes send webhooks of the tenant `elsewhere`: nobody listens there until a suite does.
+    hook: String,
     /// Each node by itself, for commands that end one: name, URLs and process.
     nodes: serde_json::Value,
 }
@@ -43,32 +46,34 @@ async fn main() -> anyhow::Result<ExitCode> {
     let behind_nginx = nodes.is_some() && arguments.next_if(|next| next == "--nginx").is_some();
     let command: Vec<String> = arguments.collect();
     let model = ModelServer::start().await?;
-    let responders = responders(&model.base_url());
+    let hook = format!("http://127.0.0.1:{}/", free_port()?);
+    let sections = responders(&model.base_url()) + &webhook(&hook);
+    let environment = vec![(SECRET_ENV.to_owned(), SECRET.to_owned())];
     match nodes {
         None => {
-            let config = format!("[limits]\nrequests_per_minute = 1000000\n{responders}");
-            let node = NodeProcess::start(NodeSettings { config, ..NodeSettings::default() }).await?;
-            let target = target(&[&node], node.url.clone()).await?;
+            let config = format!("[limits]\nrequests_per_minute = 1000000\n{sections}");
+            let node = NodeProcess::start(NodeSettings { config, environment, ..NodeSettings::default() }).await?;
+            let target = target(&[&node], node.url.clone(), &hook).await?;
             let ended = run(&command, &target).await?;
             complain([("node", node.log())])?;
             Ok(ended)
         }
         Some(nodes) => {
-            let (limits, sections) = (String::new(), responders);
+            let limits = String::new();
             let settings = ClusterSettings { nodes, links: Links::Direct, limits, sections };
             let top = if behind_nginx { "trust_forwarded_for = true\n" } else { "" };
-            let cluster = ClusterProcesses::start_with(settings, top).await?;
+            let cluster = ClusterProcesses::start_in(settings, top, &environment).await?;
             let nodes: Vec<&NodeProcess> = cluster.nodes.iter().collect();
             let ended = if behind_nginx {
                 let nginx = Nginx::start(&cluster.urls()).await?;
-                let mut target = target(&nodes, nginx.url.clone()).await?;
+                let mut target = target(&nodes, nginx.url.clone(), &hook).await?;
                 target.authority = Some(nginx.authority());
                 let ended = run(&command, &target).await?;
                 eprint!("{}", nginx.complaints());
                 ended
             } else {
                 let balancer = Balancer::start(cluster.urls()).await?;
-                run(&command, &target(&nodes, balancer.url()).await?).await?
+                run(&command, &target(&nodes, balancer.url(), &hook).await?).await?
             };
             complain(cluster.nodes.iter().map(|node| (node.url.as_str(), node.log())))?;
             Ok(ended)
@@ -76,7 +81,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn target(nodes: &[&NodeProcess], url: String) -> anyhow::Result<Target> {
+async fn target(nodes: &[&NodeProcess], url: String, hook: &str) -> anyhow::Result<Target> {
     let node = *nodes.first().context("there is a node")?;
     node.add_user("ann", PASSWORD).await?;
     let tokens = [
@@ -86,7 +91,7 @@ async fn target(nodes: &[&NodeProcess], url: String) -> anyhow::Result<Target> {
     ];
     let shown = |(n, node): (usize, &&NodeProcess)| serde_json::json!({"name": ClusterProcesses::name(n), "url": node.url, "opsUrl": node.ops_url, "process": node.id()});
     let nodes = nodes.iter().enumerate().map(shown).collect();
-    Ok(Target { url, ops_url: node.ops_url.clone(), tokens, authority: None, nodes })
+    Ok(Target { url, ops_url: node.ops_url.clone(), tokens, authority: None, hook: hook.to_owned(), nodes })
 }
 
 async fn run(command: &[String], target: &Target) -> anyhow::Result<ExitCode> {
@@ -99,6 +104,8 @@ async fn run(command: &[String], target: &Target) -> anyhow::Result<ExitCode> {
         .env("KLATCH_URL", &target.url)
         .env("KLATCH_OPS_URL", &target.ops_url)
         .env("KLATCH_NODES", target.nodes.to_string())
+        .env("KLATCH_WEBHOOK_URL", &target.hook)
+        .env("KLATCH_WEBHOOK_SECRET", SECRET)
         .env("KLATCH_TOKEN", ann)
         .env("KLATCH_TOKEN_OTHER", other)
         .env("KLATCH_TOKEN_OTHER_TENANT", other_tenant)
@@ -148,5 +155,12 @@ kind = "openai"
 base_url = "{model_url}"
 model = "tool"
 "#
+    )
+}
+
+/// Of one tenant, so that only a suite that listens is told anything.
+fn webhook(url: &str) -> String {
+    format!(
+        "[[webhook]]\nurl = \"{url}\"\nsecret_env = \"{SECRET_ENV}\"\ntenant = \"elsewhere\"\nallow_http = true\nallow_private = true\nretry_after = \"200ms\"\nretry_after_max = \"1s\"\nattempts = 100\n"
     )
 }

@@ -18,3 +18,4 @@ mod store_crash;
 mod told;
 mod traces;
 mod watching;
+mod webhooks;

@@ -16,6 +16,8 @@ const FONT: &str = "sans-serif";
 const COLOURS: [RGBColor; Part::ALL.len()] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
 /// A bar longer than so many echoes is cut, or no other could be read.
 const ECHOES_MAX: f64 = 20.0;
+/// From the end of its bar, as a part of the axis.
+const NUMBER_AWAY: f64 = 0.006;
 
 pub fn plot(results: &Results) -> Result<String> {
     let mut text = String::new();
@@ -64,12 +66,14 @@ fn draw(text: &mut String, results: &Results) -> Result<(), Box<dyn std::error::
             .label(part.title())
             .legend(move |(x, y)| Rectangle::new([(x, y - 6), (x + 12, y + 6)], colour.filled()));
     }
-    let numbers = subjects.iter().zip(&totals).enumerate().map(|(place, (_, total))| {
+    let numbers = subjects.iter().zip(&totals).enumerate().map(|(place, (subject, total))| {
+        // The medians of the parts may be more, together, than that of the whole.
+        let parts: f64 = Part::ALL.iter().map(|part| micros(results, *subject, *part)).sum();
         let cut = *total > end;
         let (side, colour) = if cut { (HPos::Right, &WHITE) } else { (HPos::Left, &BLACK) };
         let style = (FONT, 14).into_text_style(&sheet).color(colour).pos(Pos::new(side, VPos::Center));
         let number = if cut { format!("{total:.0} →\u{a0}") } else { format!("\u{a0}{total:.0}") };
-        Text::new(number, (total.min(end), SegmentValue::CenterOf(row(place))), style)
+        Text::new(number, ((total.max(parts) + end * NUMBER_AWAY).min(end), SegmentValue::CenterOf(row(place))), style)
     });
     chart.draw_series(numbers)?;
     let mut legend = chart.configure_series_labels();

@@ -21,9 +21,9 @@ use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
 /// A turn that is answered at once, in 40 pieces.
-const TURN_MAX: u64 = 1;
+const TURN_MAX: u64 = 415;
 /// A token of a streamed turn, each saved and sent by itself.
-const TOKEN_MAX: u64 = 1;
+const TOKEN_MAX: u64 = 46;
 
 /// Of the maximum; a count below it fails too.
 const LEAST_PERCENT: u64 = 90;

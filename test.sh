@@ -2,7 +2,7 @@
 # Everything that must hold before a change lands: installs what is missing, then runs every check and every test.
 #
 #   ./test.sh            all of it
-#   ./test.sh STEP…      some of it: lint unit simulations clients failover edge page deploy monitoring fuzz readme
+#   ./test.sh STEP…      some of it: lint unit simulations clients failover edge page deploy monitoring load fuzz readme
 set -euo pipefail
 cd "$(dirname "$0")"
 export RUST_BACKTRACE=0
@@ -168,6 +168,20 @@ monitoring() {
   python3 tests/monitoring/check.py
 }
 
+# Whether all that measures works, and whether what it measured was right: no number counts here.
+load() {
+  say "what measures a turn, briefly"
+  debian redis-server:redis-server nginx:nginx util-linux:taskset python3:python3 python3-venv:python3
+  cargo build --locked --workspace
+  [ -x target/venv-flask/bin/gunicorn ] || python3 -m venv target/venv-flask
+  target/venv-flask/bin/pip install --quiet --disable-pip-version-check -r tests/load/flask/requirements.txt
+  target/debug/compare --rounds 1 --turns 300
+  local program
+  for program in flat streams memory scaling; do
+    "target/debug/$program" --short
+  done
+}
+
 fuzz() {
   say "fuzzing, briefly"
   debian g++:g++
@@ -190,7 +204,7 @@ readme() {
   python3 tests/readme.py
 }
 
-STEPS="lint unit simulations clients failover edge page deploy monitoring fuzz readme"
+STEPS="lint unit simulations clients failover edge page deploy monitoring load fuzz readme"
 for step in "${@:-$STEPS}"; do
   for one in $step; do
     case " $STEPS " in

@@ -16,12 +16,12 @@ use klatch_actors::{Handle, Node, NodeOptions, Request};
 use klatch_protocol::{ConversationId, Shard};
 
 /// A turn that is answered at once in 40 pieces, as it is decided.
-const DECIDED_MAX: u64 = 108;
+const DECIDED_MAX: u64 = 43;
 /// The same turn through a node's handle, actors and memory store.
-const WHOLE_MAX: u64 = 200;
+const WHOLE_MAX: u64 = 100;
 /// What a conversation of one turn holds while it is idle, in bytes: state, actor, and its places in the maps of shard and
 /// gateway.
-const IDLE_BYTES_MAX: u64 = 21_000;
+const IDLE_BYTES_MAX: u64 = 18_000;
 
 /// Of the maximum; a count below it fails too.
 const LEAST_PERCENT: u64 = 90;

@@ -80,11 +80,13 @@ impl Responder for Echo {
 
     fn answer(&self, ask: &Ask) -> Vec<Said> {
         let mut reply = self.reply(ask);
-        // All of it is there at once: its words are one piece, as far as a piece may go.
+        // All of it is there at once: its words are one piece, as far as a piece may go. Who says how many tokens a reply
+        // has wants to see them.
+        let whole = self.options.tokens.is_none();
         let (mut said, mut text) =
             (Vec::with_capacity(2), String::with_capacity(reply.text.len().min(PIECE_BYTES_MAX)));
         while let Some(piece) = reply.next_piece() {
-            if text.len() + piece.len() > PIECE_BYTES_MAX {
+            if !text.is_empty() && (!whole || text.len() + piece.len() > PIECE_BYTES_MAX) {
                 said.push(Said::Text(std::mem::take(&mut text)));
             }
             text.push_str(&reply.text[piece]);
@@ -260,6 +262,7 @@ mod tests {
         assert_eq!(texts.concat(), long);
         assert!(texts.len() == 3 && texts.iter().all(|text| text.len() <= PIECE_BYTES_MAX), "{texts:?}");
         assert_eq!(echo(|_| ()).answer(&ask("")).len(), 1);
+        assert_eq!(echo(|options| options.tokens = Some(7)).answer(&ask("word")).len(), 8, "tokens are told apart");
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub struct Measured {
 
 enum Processes {
     /// With the embedded store.
-    Alone(NodeProcess),
+    Alone(Box<NodeProcess>),
     /// A cluster of one.
     Cluster(Box<ClusterProcesses>),
 }
@@ -116,7 +116,7 @@ impl Measured {
             StoreKind::Embedded => {
                 let config = format!("[limits]\n{NO_RATE}\n{limits}\n\n{sections}\n");
                 let settings = NodeSettings { config, ..NodeSettings::default() };
-                (Processes::Alone(NodeProcess::start(settings).await?), None)
+                (Processes::Alone(Box::new(NodeProcess::start(settings).await?)), None)
             }
             StoreKind::Redis => {
                 let (links, limits) = (Links::Direct, limits.clone());

@@ -63,7 +63,7 @@ async fn main() -> anyhow::Result<()> {
     let mut options = Options::parse();
     options.program.choose()?;
     if options.short {
-        (options.active, options.turns, options.idle_after) = (vec![50, 100], 200, 5);
+        (options.active, options.turns, options.idle_after) = (vec![50, 100], 200, 20);
     }
     println!("{}\n", machine());
     for part in &options.parts {

@@ -21,9 +21,9 @@ use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
 /// A turn that is answered at once, in 40 pieces.
-const TURN_MAX: u64 = 415;
-/// A token of a streamed turn, each saved and sent by itself.
-const TOKEN_MAX: u64 = 46;
+const TURN_MAX: u64 = 205;
+/// A token of a streamed turn, most of them saved and sent by themselves.
+const TOKEN_MAX: u64 = 18;
 
 /// Of the maximum; a count below it fails too.
 const LEAST_PERCENT: u64 = 90;
@@ -119,5 +119,7 @@ fn a_streamed_token_asks_for_memory_no_more_often_than_it_did() {
         counted.count_total
     });
     let each = (long - short) / (TOKENS[1] - TOKENS[0]);
-    check("allocations of a streamed token", "TOKEN_MAX", each, TOKEN_MAX);
+    // How many tokens meet in one save is the clock's affair: there is no least.
+    let counted = each;
+    assert!(counted <= TOKEN_MAX, "allocations of a streamed token: {counted}, and it may be {TOKEN_MAX} at most");
 }

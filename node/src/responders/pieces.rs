@@ -5,7 +5,7 @@ use klatch_protocol::item::{Body, Role};
 use serde::Deserialize;
 
 /// A piece is one event of the stream and travels in one frame; text without spaces must not make it huge.
-pub const PIECE_BYTES_MAX: usize = 1024;
+const PIECE_BYTES_MAX: usize = 1024;
 
 /// The words of a text, each with the space around it: joined they are the text again. Stands for a model's tokens.
 pub struct Pieces<'a>(&'a str);

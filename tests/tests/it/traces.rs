@@ -90,7 +90,7 @@ async fn one_turn_through_two_nodes_is_one_trace() -> anyhow::Result<()> {
     let beside = Beside::default();
     let address = beside.start().await?;
     let sections = format!(
-        "[telemetry]\notlp_endpoint = \"{address}\"\nsample_ratio = 0.0\n\n\
+        "[log]\nlevel = \"info,klatch::http=debug\"\n\n[telemetry]\notlp_endpoint = \"{address}\"\nsample_ratio = 0.0\n\n\
          [[responder]]\nname = \"model\"\nkind = \"openai\"\nbase_url = \"{address}/v1\"\n"
     );
     let settings = ClusterSettings { nodes: 2, links: Links::Direct, limits: String::new(), sections };

@@ -112,7 +112,7 @@ async fn a_name_and_a_password_are_asked_for_and_the_password_is_not_shown() -> 
     leave(terminal).await?;
 
     // Whoever gives up at the password gets a terminal back that shows what is typed.
-    let script = format!("'{}' chat; echo ended with $?; stty -a", bench.program.display());
+    let script = format!("trap : INT; '{}' chat; echo ended with $?; stty -a", bench.program.display());
     let shell = std::path::Path::new("/bin/sh");
     let mut terminal = Terminal::start(&Launch::new(shell, &["-c", &script], &environment))?;
     terminal.shows("User: ").await?;

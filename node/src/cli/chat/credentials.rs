@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::cli::client::failure::Failure;
 use crate::cli::client::{ApiClient, Call};
+use crate::cli::terminal::Quiet;
 
 /// So long before its end a token is renewed, or a fifth of its life for a short one.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -96,6 +97,8 @@ fn ask_on_terminal() -> anyhow::Result<(String, String)> {
     eprint!("User: ");
     let mut name = String::new();
     std::io::stdin().read_line(&mut name)?;
+    // Before the prompt, or what is typed as soon as it is seen would be shown.
+    let _quiet = Quiet::keep();
     Ok((name.trim().to_owned(), rpassword::prompt_password("Password: ")?))
 }
 

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use klatch::cli::Cli;
 use klatch::config::{CONFIG_REFUSED, ConfigRefused};
 
-/// glibc's gives nothing back after many conversations were in memory at once.
+/// glibc's gives nothing back after many conversations were in memory at once, and mimalloc's only while it is busy.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const FAILED: u8 = 1;
 

@@ -154,14 +154,14 @@ async fn active(options: &Options) -> anyhow::Result<()> {
     println!(
         "All were passivated {} s later. Of the {:.1} MB that they took:\n",
         begun.elapsed().as_secs(),
-        megabytes(full - empty)
+        megabytes(full.saturating_sub(empty))
     );
     let mut table = Table::new(["s after the last", "RSS, MB", "given back"]);
     let begun = Instant::now();
     for after in if options.short { &LOOKED_AFTER_SECS[..2] } else { &LOOKED_AFTER_SECS } {
         tokio::time::sleep(Duration::from_secs(*after).saturating_sub(begun.elapsed())).await;
         let now = measured.resident()?;
-        let back = 100.0 * (full as f64 - now as f64) / (full - empty).max(1) as f64;
+        let back = 100.0 * (full as f64 - now as f64) / full.saturating_sub(empty).max(1) as f64;
         table.row([after.to_string(), format!("{:.1}", megabytes(now)), format!("{back:.0} %")]);
     }
     println!("{table}");

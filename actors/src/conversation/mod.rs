@@ -4,6 +4,7 @@
 //! Carries out what [`decide`] says and decides nothing. Store and responder are called in tasks that the state owns;
 //! what they bring comes back as messages, so the mailbox is the only order there is.
 
+mod activating;
 pub mod decide;
 mod plan;
 mod running;

@@ -1,6 +1,8 @@
 //! Several nodes with real actors, in one process: one store, one table of nodes, and a switchboard between them. Time is
 //! paused: what takes seconds in a cluster takes none here.
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +16,14 @@ use klatch_actors::node::Cluster;
 use klatch_actors::peers::PeerId;
 use klatch_actors::peers::memory::Switchboard;
 use klatch_actors::reader::Page;
-use klatch_actors::request::{OnBusy, Wait};
+use klatch_actors::request::Wait;
 use klatch_actors::responder::{Ask, End, Responder, ResponderError, Responders, Said};
 use klatch_actors::store::Order;
 use klatch_actors::store::memory::MemoryStore;
-use klatch_actors::{Answer, Caller, Handle, Node, NodeOptions, Refusal, Request, Submit};
-use klatch_protocol::event::{Created, Parameters};
+use klatch_actors::{Answer, Handle, Node, NodeOptions, Refusal, Request, Submit};
 use klatch_protocol::view::{Row, ViewTable};
-use klatch_protocol::{Body, ConversationId, Item, Mark, Outcome, Turn};
+use klatch_protocol::{ConversationId, Mark, Outcome, Turn};
+use requests::{ann, created};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// Of virtual time: longer than any takeover.
@@ -206,46 +208,8 @@ impl World {
     }
 }
 
-fn ann() -> Caller {
-    Caller { tenant: "acme".into(), subject: "ann".into() }
-}
-
-fn created() -> Created {
-    Created {
-        tenant: "acme".into(),
-        subject: "ann".into(),
-        metadata: vec![],
-        ttl_seconds: None,
-        explicit: true,
-        items: vec![],
-        parent: None,
-        key: None,
-    }
-}
-
 fn submit(text: &str, wait: Wait, key: Option<u8>) -> Request {
-    Request::Submit(Box::new(Submit {
-        caller: ann(),
-        input: vec![Item { ordinal: 0, client_id: None, body: Body::user(text).into() }],
-        parameters: Parameters {
-            model: "gated".into(),
-            background: false,
-            store: true,
-            conversation_named: true,
-            previous: None,
-            cancel_on_disconnect: false,
-            start_by_ms: None,
-            request: "{}".into(),
-        },
-        on_busy: OnBusy::Enqueue,
-        key: key.map(|key| [key; 16]),
-        attempt: None,
-        fingerprint: [1; 16],
-        retry: false,
-        wait,
-        create: None,
-        chain: None,
-    }))
+    Request::Submit(Box::new(Submit { key: key.map(|key| [key; 16]), ..requests::submit("gated", text, wait) }))
 }
 
 async fn accepted(handle: &Handle, id: ConversationId, text: &str) -> Turn {

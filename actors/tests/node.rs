@@ -1,5 +1,7 @@
 //! A node's real actors over the memory store, with responders that do what a test tells them.
 
+mod requests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,13 +9,14 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use klatch_actors::reader::Page;
-use klatch_actors::request::{OnBusy, Wait};
+use klatch_actors::request::Wait;
 use klatch_actors::responder::{Ask, End, Responder, ResponderError, Responders, Said};
 use klatch_actors::store::Order;
 use klatch_actors::store::memory::MemoryStore;
-use klatch_actors::{Answer, Caller, Handle, Limits, Node, NodeOptions, Refusal, Request, Store, Submit};
-use klatch_protocol::event::{Created, Parameters};
-use klatch_protocol::{Body, ConversationId, Item, Mark, Outcome, Turn};
+use klatch_actors::{Answer, Handle, Limits, Node, NodeOptions, Refusal, Request, Store, Submit};
+use klatch_protocol::event::Created;
+use klatch_protocol::{ConversationId, Mark, Outcome, Turn};
+use requests::{ann, created};
 use tokio::sync::{Semaphore, mpsc};
 
 /// Longer than anything here takes, however busy the machine.
@@ -123,23 +126,6 @@ impl World {
     }
 }
 
-fn ann() -> Caller {
-    Caller { tenant: "acme".into(), subject: "ann".into() }
-}
-
-fn created() -> Created {
-    Created {
-        tenant: "acme".into(),
-        subject: "ann".into(),
-        metadata: vec![],
-        ttl_seconds: None,
-        explicit: true,
-        items: vec![],
-        parent: None,
-        key: None,
-    }
-}
-
 async fn create(handle: &Handle) -> ConversationId {
     let id = ConversationId::random();
     handle.ask(id, Request::Create(Box::new(created()))).await.expect("it is made");
@@ -147,28 +133,7 @@ async fn create(handle: &Handle) -> ConversationId {
 }
 
 fn submit(model: &str, text: &str, wait: Wait) -> Request {
-    Request::Submit(Box::new(Submit {
-        caller: ann(),
-        input: vec![Item { ordinal: 0, client_id: None, body: Body::user(text).into() }],
-        parameters: Parameters {
-            model: model.into(),
-            background: false,
-            store: true,
-            conversation_named: true,
-            previous: None,
-            cancel_on_disconnect: false,
-            start_by_ms: None,
-            request: "{}".into(),
-        },
-        on_busy: OnBusy::Enqueue,
-        key: None,
-        attempt: None,
-        fingerprint: [0; 16],
-        retry: false,
-        wait,
-        create: None,
-        chain: None,
-    }))
+    Request::Submit(Box::new(requests::submit(model, text, wait)))
 }
 
 fn keyed(model: &str, text: &str, key: [u8; 16]) -> Request {

@@ -1,14 +1,17 @@
 //! What turns are counted and timed with: a conversation that exists, and a turn of it.
 
+#[path = "../requests/mod.rs"]
+mod requests;
+
 use std::sync::Arc;
 
 use klatch_actors::conversation::decide::{Catalog, Conversation, Effect, Fixed, Found, Input, Traits};
-use klatch_actors::request::{OnBusy, Wait};
+use klatch_actors::request::Wait;
 use klatch_actors::responder::{End, Said};
 use klatch_actors::trace::Traced;
-use klatch_actors::{Caller, Limits, Request, Submit};
-use klatch_protocol::event::{Created, Parameters};
-use klatch_protocol::{Body, ClaimToken, ConversationId, Item};
+use klatch_actors::{Limits, Request, Submit};
+use klatch_protocol::{ClaimToken, ConversationId};
+pub use requests::created;
 
 /// What people write, and what is answered: 200 bytes in 40 pieces.
 pub const PIECES: usize = 40;
@@ -16,47 +19,10 @@ pub const PIECE: &str = "word ";
 
 pub type Core = Conversation<u64>;
 
-pub fn caller() -> Caller {
-    Caller { tenant: "acme".into(), subject: "ann".into() }
-}
-
-pub fn created() -> Created {
-    Created {
-        tenant: "acme".into(),
-        subject: "ann".into(),
-        metadata: vec![],
-        ttl_seconds: None,
-        explicit: true,
-        items: vec![],
-        parent: None,
-        key: None,
-    }
-}
-
 /// A turn of the responder `echo`, as the edge passes it on: another one for each number.
 pub fn submit(n: u64) -> Request {
-    Request::Submit(Box::new(Submit {
-        caller: caller(),
-        input: vec![Item { ordinal: 0, client_id: None, body: Body::user(PIECE.repeat(PIECES)).into() }],
-        parameters: Parameters {
-            model: "echo".into(),
-            background: false,
-            store: true,
-            conversation_named: true,
-            previous: None,
-            cancel_on_disconnect: false,
-            start_by_ms: None,
-            request: "{}".into(),
-        },
-        on_busy: OnBusy::Enqueue,
-        key: None,
-        attempt: Some(u128::from(n).to_be_bytes()),
-        fingerprint: [2; 16],
-        retry: false,
-        wait: Wait::Ended,
-        create: None,
-        chain: None,
-    }))
+    let turn = requests::submit("echo", &PIECE.repeat(PIECES), Wait::Ended);
+    Request::Submit(Box::new(Submit { attempt: Some(u128::from(n).to_be_bytes()), ..turn }))
 }
 
 /// Its answer, all at once.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::stream::BoxStream;
 use klatch_protocol::event::Call;
 use klatch_protocol::turn::{Incomplete, Usage};
-use klatch_protocol::{ConversationId, Item};
+use klatch_protocol::{ConversationId, Item, Pieces};
 
 use crate::trace::Traced;
 
@@ -24,9 +24,9 @@ pub trait Responder: Send + Sync + 'static {
     }
 
     /// The whole reply at once. Only called where `answers_at_once`.
-    fn answer(&self, ask: &Ask) -> Vec<Said> {
+    fn answer(&self, ask: &Ask) -> Answered {
         let _ = ask;
-        Vec::new()
+        Answered::default()
     }
 
     /// The reply as it comes, its last piece an [`Said::End`]. Dropping the stream stops the responder.
@@ -61,6 +61,21 @@ pub enum Said {
     Text(String),
     Call(Call),
     End(End),
+}
+
+/// A whole reply that is text alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    pub pieces: Pieces,
+    pub end: End,
+}
+
+impl Answered {
+    /// The same, one after the other.
+    pub fn into_said(self) -> Vec<Said> {
+        let texts = self.pieces.iter().map(|piece| Said::Text(piece.to_owned()));
+        texts.chain([Said::End(self.end.clone())]).collect()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,6 +15,9 @@ use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Position, Shard,
 
 pub type Stored<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
+/// Is told what became of an append.
+pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send + Sync>;
+
 /// The end of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogEnd {
@@ -88,6 +91,12 @@ pub trait Store: Send + Sync + 'static {
     /// Adds the entry and answers once it is durable. Gaps in `seq` are not the store's affair. Refused as fenced unless its position is above the log's last;
     /// the position 1-0 makes a log and needs that there is none, every other needs that there is one.
     fn append(&self, conversation: ConversationId, entry: Arc<Entry>) -> Stored<'_, ()>;
+
+    /// The same for who does not wait: `done` is told the outcome, on whatever task. It is under way when this returns. Dropped
+    /// untold, something broke, and the outcome is unknown. For stores that can do it without a task of its own.
+    fn append_then(self: Arc<Self>, conversation: ConversationId, entry: Arc<Entry>, done: Done) {
+        tokio::spawn(async move { done(self.append(conversation, entry).await) });
+    }
 
     /// The log's end; none where there is no log.
     fn log_end(&self, conversation: ConversationId) -> Stored<'_, Option<LogEnd>>;

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use klatch_actors::reader::Page;
 use klatch_actors::request::Wait;
-use klatch_actors::responder::{Ask, End, Responder, ResponderError, Responders, Said};
+use klatch_actors::responder::{Answered, Ask, End, Responder, ResponderError, Responders, Said};
 use klatch_actors::store::Order;
 use klatch_actors::store::memory::MemoryStore;
 use klatch_actors::{Answer, Handle, Limits, Node, NodeOptions, Refusal, Request, Store, Submit};
@@ -61,14 +61,14 @@ impl Responder for AtOnce {
         true
     }
 
-    fn answer(&self, ask: &Ask) -> Vec<Said> {
+    fn answer(&self, ask: &Ask) -> Answered {
         let text = ask.input.iter().map(|item| item.body.text()).collect::<String>();
         assert!(text != "panic", "as it was told");
-        vec![Said::Text(text), Said::End(End::default())]
+        Answered { pieces: [text].into(), end: End::default() }
     }
 
     fn respond(&self, ask: Ask) -> BoxStream<'static, Result<Said, ResponderError>> {
-        stream::iter(self.answer(&ask).into_iter().map(Ok)).boxed()
+        stream::iter(self.answer(&ask).into_said().into_iter().map(Ok)).boxed()
     }
 }
 

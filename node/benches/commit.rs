@@ -20,7 +20,7 @@ impl Appender {
     fn next(&mut self) -> Arc<Entry> {
         let position = Position { epoch: 1, seq: self.seq };
         self.seq += 1;
-        let events = vec![Event::Delta { turn: 0, pieces: vec!["x".repeat(ENTRY_BYTES)] }];
+        let events = vec![Event::Delta { turn: 0, pieces: ["x".repeat(ENTRY_BYTES)].into() }];
         Arc::new(Entry { position, token: ClaimToken(7), at_ms: 1, events })
     }
 }

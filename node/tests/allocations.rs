@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
 /// A turn that is answered at once, in 40 pieces.
-const TURN_MAX: u64 = 205;
+const TURN_MAX: u64 = 125;
 /// A token of a streamed turn, most of them saved and sent by themselves.
 const TOKEN_MAX: u64 = 18;
 

@@ -43,7 +43,7 @@ fn turn(turn: u64) -> Entry {
         vec![
             Event::TurnAccepted(accepted.into()),
             Event::AttemptStarted { turn, attempt },
-            Event::Delta { turn, pieces: vec!["words ".into(); 40] },
+            Event::Delta { turn, pieces: ["words "; 40].into() },
             Event::TurnEnded { turn, outcome: Outcome::Completed { usage }, memory: None },
         ],
     )

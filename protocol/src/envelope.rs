@@ -112,7 +112,7 @@ mod tests {
             })),
             Event::TurnAccepted(crate::turn::tests::accepted(0).into()),
             Event::AttemptStarted { turn: 0, attempt: Attempt { n: 1, incarnation: 7, reason: AttemptReason::First } },
-            Event::Delta { turn: 0, pieces: vec!["hel".into(), "lo".into()] },
+            Event::Delta { turn: 0, pieces: ["hel", "lo"].into() },
             Event::ToolCall {
                 turn: 0,
                 call: Call { call_id: "call_1".into(), name: "weather".into(), arguments: "{}".into() },

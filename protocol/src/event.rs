@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClaimToken, ConversationId, Item, Outcome, ResponseId, State, Untold, WebhookId};
+use crate::{ClaimToken, ConversationId, Item, Outcome, Pieces, ResponseId, State, Untold, WebhookId};
 
 /// Where an entry stands in its log. The store refuses a position that is not above the log's last: that is the fence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ pub enum Event {
     /// A batch of the reply. Each piece is one event of the stream, for ever.
     Delta {
         turn: u64,
-        pieces: Vec<String>,
+        pieces: Pieces,
     },
     ToolCall {
         turn: u64,

@@ -195,9 +195,20 @@ fn write(f: &mut fmt::Formatter<'_>, prefix: &str, conversation: &ConversationId
     before.copy_from_slice(prefix.as_bytes());
     let bytes = conversation.0.into_iter().chain(ordinal.to_be_bytes());
     for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        pair.copy_from_slice(&hex_pair(byte));
     }
     f.write_str(std::str::from_utf8(&text[..prefix.len() + HEX_DIGITS]).expect("prefixes and hex digits are ASCII"))
+}
+
+fn hex_pair(byte: u8) -> [u8; 2] {
+    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
+}
+
+/// Lowercase hex digits, two for each byte, as far as there is room.
+pub fn write_hex(bytes: &[u8], digits: &mut [u8]) {
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&hex_pair(*byte));
+    }
 }
 
 fn parse(text: &str, prefix: &'static str) -> Result<(ConversationId, u64), IdError> {

@@ -413,7 +413,7 @@ mod tests {
         state.apply(&Event::TurnAccepted(Arc::new(accepted(0))), 2);
         state.apply(&Event::ItemsAdded { items: vec![text("later")], key: None }, 3);
         assert!(state.settle().items.is_empty(), "an item moved to the list before one that comes before it");
-        state.apply(&Event::Delta { turn: 0, pieces: vec!["hi".into()] }, 4);
+        state.apply(&Event::Delta { turn: 0, pieces: ["hi"].into() }, 4);
         state.apply(&done(), 5);
         let texts: Vec<String> =
             state.settle().items.into_iter().filter_map(|row| row.body.map(|body| body.text())).collect();

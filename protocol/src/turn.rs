@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Accepted, Attempt, Call};
 use crate::item::{Body, Part, Role, Status};
-use crate::{Item, State};
+use crate::{Item, Pieces, State};
 
 /// Output items that one turn may have. Its block of ordinals is inputs + this many.
 pub const OUTPUTS_MAX: u64 = 256;
@@ -97,7 +97,7 @@ pub enum Change {
     Attempt(Attempt),
     /// Go on with the last output, or begin a new message where it is not one.
     Pieces {
-        pieces: Vec<String>,
+        pieces: Pieces,
     },
     Call(Call),
     Ended {
@@ -135,16 +135,13 @@ impl Turn {
     }
 
     /// Goes on with the last output, or begins a new message where it is not one.
-    pub fn add_pieces(&mut self, pieces: &[String]) {
+    pub fn add_pieces(&mut self, pieces: &Pieces) {
         if !matches!(self.outputs.last(), Some(Output::Message { .. })) {
             self.outputs.push(Output::Message { text: String::new(), pieces: Vec::new() });
         }
         let Some(Output::Message { text, pieces: lengths }) = self.outputs.last_mut() else { return };
-        text.reserve(pieces.iter().map(String::len).sum());
-        for piece in pieces {
-            text.push_str(piece);
-            lengths.push(piece.len() as u32);
-        }
+        text.push_str(pieces.text());
+        lengths.extend_from_slice(pieces.lengths());
     }
 
     /// The mark of all that there is.
@@ -181,13 +178,13 @@ impl Turn {
                     let last = index + 1 == durable.outputs as usize;
                     let until = if last { durable.pieces as usize } else { pieces.len() };
                     let mut at: usize = pieces.iter().take(skip).map(|length| *length as usize).sum();
-                    let mut fresh = Vec::new();
+                    let mut fresh = Pieces::default();
                     for length in pieces.iter().take(until).skip(skip) {
                         let weight = *length as usize + PIECE_OVERHEAD;
                         if bytes > 0 && bytes + weight > bytes_max {
                             break;
                         }
-                        fresh.push(text[at..at + *length as usize].to_owned());
+                        fresh.push(&text[at..at + *length as usize]);
                         at += *length as usize;
                         bytes += weight;
                     }
@@ -346,7 +343,7 @@ pub(crate) mod tests {
 
     pub fn change() -> impl Strategy<Value = Change> {
         prop_oneof![
-            4 => proptest::collection::vec("[a-zé]{0,5}", 1..4).prop_map(|pieces| Change::Pieces { pieces }),
+            4 => proptest::collection::vec("[a-zé]{0,5}", 1..4).prop_map(|texts| Change::Pieces { pieces: texts.into_iter().collect() }),
             1 => Just(Change::Call(Call { call_id: "c".into(), name: "f".into(), arguments: "{}".into() })),
             1 => Just(Change::Attempt(Attempt { n: 1, incarnation: 1, reason: AttemptReason::First })),
         ]

@@ -24,7 +24,7 @@ use super::window::Window;
 use crate::limits::Limits;
 use crate::peers::PeerId;
 use crate::request::{Answer, Full, Refusal, Request};
-use crate::responder::{Ask, ResponderError, Said};
+use crate::responder::{Answered, Ask, ResponderError, Said};
 use crate::store::{Compaction, IndexRow, LogEnd, StoreError};
 use crate::trace::Traced;
 use crate::webhooks::{End, NotTold, Webhook};
@@ -85,7 +85,7 @@ pub enum Input<R> {
     },
     AnsweredAtOnce {
         turn: u64,
-        said: Vec<Said>,
+        answered: Answered,
     },
     BatchDue,
     /// A turn in the queue may have waited for longer than its client would.
@@ -361,6 +361,8 @@ pub(super) struct Running {
     pub step: RunningStep,
     /// Said but not staged.
     pub unsaved: Vec<Said>,
+    /// Calls among them.
+    pub unsaved_calls: usize,
     /// Of the reply so far, unsaved text included.
     pub reply_bytes: usize,
     pub batched_ms: u64,
@@ -510,7 +512,7 @@ impl<R> Serving<R> {
             }
             Input::HistoryLoaded { turn, items } => self.history_loaded(now_ms, turn, items),
             Input::Said { turn, attempt, said } => self.said(now_ms, turn, attempt, said),
-            Input::AnsweredAtOnce { turn, said } => self.answered_at_once(now_ms, turn, said),
+            Input::AnsweredAtOnce { turn, answered } => self.answered_at_once(now_ms, turn, answered),
             Input::BatchDue => self.batch_due(),
             Input::OpenRowRemoved => self.removing_row = false,
             Input::SignDue => self.sign_due(now_ms),

@@ -293,10 +293,11 @@ impl State {
             Effect::Claim(looked) => self.claim(&myself, looked),
             Effect::Append { entry, rows, traced } => {
                 // On its own: it is under way whatever becomes of the conversation, and the log tells what became of it.
-                tokio::spawn(tasks::watched(
-                    myself.clone(),
-                    tasks::append(myself, store, conversation, entry, rows, traced),
-                ));
+                let done = tasks::Appended::new(myself.clone(), &traced);
+                match rows.is_empty() {
+                    true => store.append_then(conversation, entry, Box::new(|outcome| done.tell(outcome))),
+                    false => drop(tokio::spawn(tasks::append(done, store, conversation, entry, rows))),
+                }
             }
             Effect::Write(row) => {
                 // On its own, so that it outlives a conversation that is about to stop.
@@ -327,8 +328,8 @@ impl State {
             Effect::AnswerAtOnce(ask) => {
                 let responder = self.surroundings.responders.get(&*ask.model);
                 let _span = ask.traced.child("respond");
-                let said = responder.map(|responder| responder.answer(&ask)).unwrap_or_default();
-                return Some(Input::AnsweredAtOnce { turn: ask.turn, said });
+                let answered = responder.map(|responder| responder.answer(&ask)).unwrap_or_default();
+                return Some(Input::AnsweredAtOnce { turn: ask.turn, answered });
             }
             Effect::StopCall => {
                 if let Some(call) = self.call.take() {

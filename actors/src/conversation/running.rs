@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use klatch_protocol::event::{Attempt, AttemptReason, Event, Memory};
 use klatch_protocol::turn::{Incomplete, OUTPUTS_MAX};
-use klatch_protocol::{Item, Outcome, Turn};
+use klatch_protocol::{Item, Outcome, Pieces, Turn};
 
 use super::decide::{Effect, Running, RunningStep, Serving};
 use super::window::Window;
-use crate::responder::{Ask, End, MEMORY_BYTES_MAX, ResponderError, Said};
+use crate::responder::{Answered, Ask, End, MEMORY_BYTES_MAX, ResponderError, Said};
 use crate::store::StoreError;
 
 /// Crashes in a row, with a call of the turn before each, after which the turn is held to be what crashes it.
@@ -69,6 +69,7 @@ impl<R> Serving<R> {
             attempt,
             step: RunningStep::Recording,
             unsaved: Vec::new(),
+            unsaved_calls: 0,
             reply_bytes,
             batched_ms: 0,
             wake_set: false,
@@ -193,16 +194,18 @@ impl<R> Serving<R> {
         }
     }
 
-    pub(super) fn answered_at_once(&mut self, now_ms: u64, turn: u64, said: Vec<Said>) {
-        let Some(attempt) = self.running.as_ref().filter(|running| running.turn == turn).map(|r| r.attempt.n) else {
+    pub(super) fn answered_at_once(&mut self, now_ms: u64, turn: u64, answered: Answered) {
+        if self.running.as_ref().is_none_or(|running| running.turn != turn) {
             return;
-        };
-        for said in said {
-            self.said(now_ms, turn, attempt, Ok(said));
         }
-        if self.running.as_ref().is_some_and(|running| running.turn == turn) {
-            self.said(now_ms, turn, attempt, Ok(Said::End(End::default())));
+        let Answered { mut pieces, mut end } = answered;
+        if pieces.cut_beyond(self.fixed.limits.reply_bytes) {
+            end = End { incomplete: Some(Incomplete::MaxOutputTokens), ..End::default() };
         }
+        if !pieces.is_empty() {
+            self.stage(now_ms, Event::Delta { turn, pieces });
+        }
+        self.ended(now_ms, end);
     }
 
     pub(super) fn said(&mut self, now_ms: u64, turn: u64, attempt: u32, said: Result<Said, ResponderError>) {
@@ -218,6 +221,7 @@ impl<R> Serving<R> {
                     Said::Call(call) => call.name.len() + call.arguments.len(),
                     Said::End(_) => 0,
                 };
+                running.unsaved_calls += usize::from(matches!(said, Said::Call(_)));
                 running.unsaved.push(said);
                 self.keep_within_limits(now_ms);
             }
@@ -235,7 +239,7 @@ impl<R> Serving<R> {
     fn keep_within_limits(&mut self, now_ms: u64) {
         let Some(running) = &self.running else { return };
         let Some(turn) = self.state.turn(running.turn) else { return };
-        let outputs = turn.outputs.len() + running.unsaved.iter().filter(|said| matches!(said, Said::Call(_))).count();
+        let outputs = turn.outputs.len() + running.unsaved_calls;
         if running.reply_bytes > self.fixed.limits.reply_bytes || outputs as u64 + 1 > OUTPUTS_MAX {
             let usage = Default::default();
             self.out.push(Effect::StopCall);
@@ -302,11 +306,12 @@ impl<R> Serving<R> {
         let Some(running) = &mut self.running else { return };
         let turn = running.turn;
         let unsaved = std::mem::take(&mut running.unsaved);
+        running.unsaved_calls = 0;
         self.staged.pieces += unsaved.len();
-        let mut pieces = Vec::new();
+        let mut pieces = Pieces::default();
         for said in unsaved {
             match said {
-                Said::Text(text) => pieces.push(text),
+                Said::Text(text) => pieces.push(&text),
                 Said::Call(call) => {
                     if !pieces.is_empty() {
                         self.stage(now_ms, Event::Delta { turn, pieces: std::mem::take(&mut pieces) });

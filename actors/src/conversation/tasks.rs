@@ -178,30 +178,57 @@ fn gapless(positions: impl Iterator<Item = Position>) -> Result<(), StoreError> 
     Ok(())
 }
 
+/// An append under way. Dropped untold, something broke that was to tell, and the conversation starts again from the log.
+pub(super) struct Appended {
+    /// Whom to tell.
+    myself: Option<Me>,
+    _spans: Vec<Traced>,
+}
+
+impl Appended {
+    /// A part of these turns.
+    pub(super) fn new(myself: Me, turns: &[Traced]) -> Self {
+        Self { myself: Some(myself), _spans: turns.iter().map(|turn| turn.child("append")).collect() }
+    }
+
+    pub(super) fn tell(mut self, outcome: Result<(), StoreError>) {
+        metrics::appended(&outcome);
+        self.report(match outcome {
+            Ok(()) => Input::Appended,
+            Err(error) => Input::NotAppended(error),
+        });
+    }
+
+    fn report(&mut self, input: Input<Reply>) {
+        if let Some(myself) = self.myself.take() {
+            report(&myself, input);
+        }
+    }
+}
+
+impl Drop for Appended {
+    fn drop(&mut self) {
+        if let Some(myself) = &self.myself {
+            let _ = myself.cast(ConversationMessage::TaskPanicked);
+        }
+    }
+}
+
+/// The rows before the entry.
 pub(super) async fn append(
-    myself: Me,
+    mut done: Appended,
     store: Arc<dyn Store>,
     conversation: ConversationId,
     entry: Arc<Entry>,
     rows: Vec<Row>,
-    traced: Vec<Traced>,
 ) {
-    let _spans: Vec<Traced> = traced.iter().map(|turn| turn.child("append")).collect();
     for row in rows {
         if let Err(error) = write_row(&*store, conversation, row).await {
             // The entry itself was not sent, so its outcome is known.
-            return report(&myself, Input::NotAppended(StoreError::Unavailable(error.to_string())));
+            return done.report(Input::NotAppended(StoreError::Unavailable(error.to_string())));
         }
     }
-    let outcome = store.append(conversation, entry).await;
-    metrics::appended(&outcome);
-    report(
-        &myself,
-        match outcome {
-            Ok(()) => Input::Appended,
-            Err(error) => Input::NotAppended(error),
-        },
-    );
+    done.tell(store.append(conversation, entry).await);
 }
 
 /// Rows written by themselves are hints: one that is lost costs a look at a conversation, or a row too many.

@@ -15,7 +15,7 @@ use super::decide::{Catalog, Conversation, Effect, Fixed, Found, GivenUp, Input,
 use crate::limits::Limits;
 use crate::peers::PeerId;
 use crate::request::{Answer, Caller, OnBusy, Refusal, Request, Submit, Wait};
-use crate::responder::{End, ResponderError, Said};
+use crate::responder::{Answered, End, ResponderError, Said};
 use crate::store::{LogEnd, StoreError};
 use crate::trace::Traced;
 use crate::webhooks::{NotTold, Webhook};
@@ -130,7 +130,10 @@ impl World {
                 let error = ResponderError { code: "server_error".into(), message: "no".into() };
                 Input::Said { turn: number(1), attempt: 1, said: Err(error) }
             }
-            "answer" => Input::AnsweredAtOnce { turn: number(1), said: vec![Said::Text(words[2].to_owned())] },
+            "answer" => Input::AnsweredAtOnce {
+                turn: number(1),
+                answered: Answered { pieces: [words[2]].into(), end: End::default() },
+            },
             "batch" => Input::BatchDue,
             "sign" => Input::SignDue,
             "row-removed" => Input::OpenRowRemoved,
@@ -361,7 +364,7 @@ fn show_event(event: &Event) -> String {
         Event::Created(_) => "created".into(),
         Event::TurnAccepted(accepted) => format!("accepted{}", accepted.turn),
         Event::AttemptStarted { turn, attempt } => format!("attempt{turn}#{}", attempt.n),
-        Event::Delta { turn, pieces } => format!("delta{turn}:{}", pieces.join("|")),
+        Event::Delta { turn, pieces } => format!("delta{turn}:{}", pieces.iter().collect::<Vec<_>>().join("|")),
         Event::ToolCall { turn, .. } => format!("call{turn}"),
         Event::TurnEnded { turn, outcome, .. } => format!("{}{turn}", show_outcome(outcome)),
         Event::ItemsAdded { .. } => "added".into(),
@@ -397,7 +400,7 @@ fn show_answer(answer: &Result<Answer, Refusal>) -> String {
         Ok(Answer::News(changes)) => {
             let changes = changes.iter().map(|change| match change {
                 Change::Attempt(_) => "attempt".to_owned(),
-                Change::Pieces { pieces } => pieces.join("|"),
+                Change::Pieces { pieces } => pieces.iter().collect::<Vec<_>>().join("|"),
                 Change::Call(_) => "call".to_owned(),
                 Change::Ended { outcome, .. } => show_outcome(outcome).to_owned(),
             });

@@ -375,7 +375,7 @@ mod tests {
             Ok(Answer::Conversation { created_at_ms: 1, metadata: vec![], replayed: true }),
             Ok(Answer::Items { ordinals: vec![1, 2], replayed: false }),
             Ok(Answer::Forked { child: ConversationId([5; 16]), created: created(), replayed: false }),
-            Ok(Answer::News(vec![Change::Pieces { pieces: vec!["hel".into(), "lo".into()] }])),
+            Ok(Answer::News(vec![Change::Pieces { pieces: ["hel", "lo"].into() }])),
             Ok(Answer::NotOpen),
             Ok(Answer::Done),
             Ok(Answer::DueAt(5)),

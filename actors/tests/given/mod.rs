@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use klatch_actors::conversation::decide::{Catalog, Conversation, Effect, Fixed, Found, Input, Traits};
 use klatch_actors::request::Wait;
-use klatch_actors::responder::{End, Said};
+use klatch_actors::responder::{Answered, End};
 use klatch_actors::trace::Traced;
 use klatch_actors::{Limits, Request, Submit};
 use klatch_protocol::{ClaimToken, ConversationId};
@@ -26,10 +26,8 @@ pub fn submit(n: u64) -> Request {
 }
 
 /// Its answer, all at once.
-pub fn answer() -> Vec<Said> {
-    let mut said = vec![Said::Text(PIECE.into()); PIECES];
-    said.push(Said::End(End::default()));
-    said
+pub fn answer() -> Answered {
+    Answered { pieces: [PIECE; PIECES].into(), end: End::default() }
 }
 
 /// One that serves, and exists.
@@ -55,16 +53,16 @@ pub fn conversation() -> Core {
 }
 
 /// A whole turn, and the compaction behind it where one is due. Says how many were told its end.
-pub fn turn(core: &mut Core, request: Request, said: Vec<Said>) -> usize {
-    let mut answer = Some(said);
+pub fn turn(core: &mut Core, request: Request, answered: Answered) -> usize {
+    let mut answer = Some(answered);
     let mut inputs = vec![asked(request)];
     let mut told = 0;
     while let Some(input) = inputs.pop() {
         for effect in core.decide(1_000, input) {
             match effect {
                 Effect::AnswerAtOnce(ask) => {
-                    let said = answer.take().expect("a turn is answered once");
-                    inputs.push(Input::AnsweredAtOnce { turn: ask.turn, said });
+                    let answered = answer.take().expect("a turn is answered once");
+                    inputs.push(Input::AnsweredAtOnce { turn: ask.turn, answered });
                 }
                 Effect::Append { .. } => inputs.push(Input::Appended),
                 Effect::Compact { .. } => inputs.push(Input::Compacted),

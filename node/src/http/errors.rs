@@ -12,6 +12,7 @@ use klatch_actors::store::StoreError;
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
+use super::observe::request_id;
 use super::wire::field::Wrong;
 use crate::auth::{AuthError, Denied};
 
@@ -220,11 +221,11 @@ impl From<Refusal> for ApiError {
                 Self::unavailable("the conversation is moving to another node")
             }
             Refusal::Lost => {
-                tracing::warn!("a conversation's owner was lost before it answered");
+                tracing::warn!(request.id = %request_id(), "a conversation's owner was lost before it answered");
                 Self::unavailable("it is not known whether it was done: try again with the same idempotency key")
             }
             Refusal::Unavailable(why) => {
-                tracing::warn!(why, "a conversation did not answer");
+                tracing::warn!(request.id = %request_id(), why, "a conversation did not answer");
                 Self::unavailable("it is not known whether it was done: try again with the same idempotency key")
             }
         }
@@ -235,11 +236,11 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Damaged(_) => {
-                tracing::error!(%error, "a read failed");
+                tracing::error!(request.id = %request_id(), %error, "a read failed");
                 Self::failed()
             }
             StoreError::Fenced(_) | StoreError::Unknown(_) | StoreError::Unavailable(_) => {
-                tracing::warn!(%error, "a read failed");
+                tracing::warn!(request.id = %request_id(), %error, "a read failed");
                 Self::unavailable("the store does not answer")
             }
         }
@@ -283,7 +284,7 @@ impl From<AuthError> for ApiError {
             AuthError::AccountExists | AuthError::NoAccount => Self::malformed(message),
             AuthError::Store(source) => Self::from(source),
             AuthError::Broken(_) => {
-                tracing::error!(error = message, "auth failed");
+                tracing::error!(request.id = %request_id(), error = message, "auth failed");
                 Self::failed()
             }
         }

@@ -11,6 +11,7 @@ use super::edge::Edge;
 use super::errors::{ApiError, short};
 use super::extract::{ItemName, Query};
 use super::idempotency::Identity;
+use super::observe::request_id;
 use super::wire::list::{LIMIT_DEFAULT, LIMIT_MAX};
 
 pub async fn conversation(edge: &Edge, id: ConversationId, caller: &Caller) -> Result<Arc<State>, ApiError> {
@@ -72,7 +73,7 @@ pub fn unexpected(answer: &Answer) -> ApiError {
         Answer::Done => "done",
         Answer::DueAt(_) => "due at",
     };
-    tracing::error!(answer = kind, "a conversation answered what it was not asked");
+    tracing::error!(request.id = %request_id(), answer = kind, "a conversation answered what it was not asked");
     ApiError::failed()
 }
 

@@ -35,10 +35,11 @@ pub mod wire;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+use self::observe::Observe;
 
 pub use self::edge::Edge;
 pub use self::errors::ApiError;
@@ -55,7 +56,7 @@ pub fn router(edge: Edge) -> Router {
     let description = Router::new().route("/openapi.json", get(openapi::show)).with_state(openapi::finish(description));
     let others = finish(sessions.with_state(edge.clone()).merge(description).merge(crate::page::chat()));
     let api = api.with_state(edge.clone()).method_not_allowed_fallback(no_such_method);
-    others.merge(api.layer(from_fn_with_state(Some(edge), observe::observe)))
+    others.merge(api.layer(Observe { edge: Some(edge) }))
 }
 
 /// Of a process of the role `auth`.
@@ -70,7 +71,7 @@ fn finish(routes: Router) -> Router {
     routes
         .fallback(|| async { ApiError::no_route() })
         .method_not_allowed_fallback(no_such_method)
-        .layer(from_fn_with_state(None, observe::observe))
+        .layer(Observe { edge: None })
 }
 
 async fn no_such_method() -> ApiError {

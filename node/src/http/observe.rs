@@ -3,17 +3,20 @@
 //!
 //! Logs no body, no token and no query value.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::panic::AssertUnwindSafe;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use klatch_actors::trace;
-use klatch_protocol::ids::random_bytes;
-use tracing::Instrument;
+use klatch_protocol::ids::{random_bytes, write_hex};
+use tower::{Layer, Service, ServiceExt};
 
 use super::edge::Edge;
 use super::errors::ApiError;
@@ -23,33 +26,75 @@ use crate::traces::EdgeSpan;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_CHARS_MAX: usize = 128;
 
-/// `edge`: of routes that need a caller.
-pub async fn observe(State(edge): State<Option<Edge>>, request: Request, next: Next) -> Response {
+/// Puts [`Observed`] around each route.
+#[derive(Clone)]
+pub struct Observe {
+    /// Of routes that need a caller.
+    pub edge: Option<Edge>,
+}
+
+impl<S> Layer<S> for Observe {
+    type Service = Observed<S>;
+
+    fn layer(&self, route: S) -> Observed<S> {
+        Observed { edge: self.edge.clone(), route }
+    }
+}
+
+#[derive(Clone)]
+pub struct Observed<S> {
+    edge: Option<Edge>,
+    route: S,
+}
+
+impl<S> Service<Request> for Observed<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    /// A route is always ready; it is asked again before the call.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let (edge, route) = (self.edge.clone(), self.route.clone());
+        Box::pin(async move { Ok(observe(edge, request, route).await) })
+    }
+}
+
+async fn observe<S>(edge: Option<Edge>, request: Request, route: S) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
     let begun = Instant::now();
     let request_id = taken_over(request.headers()).unwrap_or_else(new_request_id);
     let matched = request.extensions().get::<MatchedPath>().cloned();
-    let route = matched.as_ref().map_or(metrics::ROUTE_NONE, MatchedPath::as_str);
+    let path = matched.as_ref().map_or(metrics::ROUTE_NONE, MatchedPath::as_str);
     let method = metrics::known(request.method());
-    let span_of_edge = EdgeSpan::begin(request.headers(), method, route);
-    let id = request_id.to_str().unwrap_or_default();
-    let span = tracing::info_span!("request", request.id = id, trace.id = span_of_edge.trace_id());
-    let answer = Box::pin(unread::read_rest(request, move |request| async move {
+    let span_of_edge = EdgeSpan::begin(request.headers(), method, path);
+    let answer = unread::read_rest(request, move |request| async move {
         match edge {
-            Some(edge) => access::admit(edge, request, next).await,
-            None => next.run(request).await,
+            Some(edge) => access::admit(edge, request, route).await,
+            None => answered(route, request).await,
         }
-    }));
-    let run = AssertUnwindSafe(trace::within(span_of_edge.traced.clone(), answer)).catch_unwind();
-    let mut response = run.instrument(span.clone()).await.unwrap_or_else(|_| {
-        tracing::error!(parent: &span, http.route = route, "a handler panicked");
+    });
+    let answer = REQUEST.scope(request_id.clone(), trace::within(span_of_edge.traced.clone(), answer));
+    let mut response = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(request.id = shown(&request_id), http.route = path, "a handler panicked");
         ApiError::failed().into_response()
     });
     let (status, took) = (response.status(), begun.elapsed());
     macro_rules! log {
         ($level:ident) => {
             tracing::$level!(
-                parent: &span,
-                http.route = route,
+                request.id = shown(&request_id),
+                trace.id = span_of_edge.trace_id(),
+                http.route = path,
                 http.method = method,
                 http.status = status.as_u16(),
                 duration_ms = took.as_secs_f64() * 1_000.0,
@@ -64,8 +109,16 @@ pub async fn observe(State(edge): State<Option<Edge>>, request: Request, next: N
         log!(debug)
     }
     span_of_edge.answered(status.as_u16());
-    metrics::answered(route, method, status.as_u16(), took);
+    metrics::answered(path, method, status.as_u16(), took);
     response.headers_mut().insert(REQUEST_ID, request_id);
+    response
+}
+
+pub async fn answered<S>(route: S, request: Request) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    let Ok(response) = route.oneshot(request).await;
     response
 }
 
@@ -77,8 +130,29 @@ fn taken_over(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 fn new_request_id() -> HeaderValue {
-    let id = format!("req_{:032x}", u128::from_be_bytes(random_bytes()));
-    HeaderValue::from_str(&id).expect("hex digits are fit for a header")
+    let mut id = *b"req_00000000000000000000000000000000";
+    write_hex(&random_bytes(), &mut id[4..]);
+    HeaderValue::from_bytes(&id).expect("hex digits are fit for a header")
+}
+
+fn shown(request_id: &HeaderValue) -> &str {
+    request_id.to_str().unwrap_or_default()
+}
+
+tokio::task_local! {
+    static REQUEST: HeaderValue;
+}
+
+/// Of the request that is being answered, for the log: empty outside of any. No span says it, since one for each request
+/// costs more than most that is done in it.
+pub fn request_id() -> impl fmt::Display {
+    struct Shown(Option<HeaderValue>);
+    impl fmt::Display for Shown {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0.as_ref().map(shown).unwrap_or_default())
+        }
+    }
+    Shown(REQUEST.try_with(Clone::clone).ok())
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 
 use klatch_protocol::stream::Step;
 use klatch_protocol::turn::{Incomplete, Output, Usage};
-use klatch_protocol::{Body, Outcome, Part, ResponseId, Role, Status, Turn};
-use serde_json::json;
+use klatch_protocol::{Outcome, ResponseId, Role, Status, Turn};
 
 use super::wire::events::{Event, write_frame};
 use super::wire::items::{WireItem, WirePart};
@@ -64,8 +63,8 @@ fn snapshot(id: ResponseId, turn: &Turn, status: ResponseStatus) -> Response {
         presence_penalty: options.presence_penalty.unwrap_or(0.0),
         frequency_penalty: options.frequency_penalty.unwrap_or(0.0),
         top_logprobs: options.top_logprobs.unwrap_or(0),
-        text: options.text.unwrap_or_else(|| json!({"format": {"type": "text"}})),
-        tool_choice: options.tool_choice.unwrap_or_else(|| json!("auto")),
+        text: options.text,
+        tool_choice: options.tool_choice,
         tools: options.tools,
         truncation: options.truncation.unwrap_or_else(|| "disabled".to_owned()),
         service_tier: "default",
@@ -171,27 +170,37 @@ fn output_item(id: ResponseId, turn: &Turn, output: usize) -> WireItem {
         (false, true) => Status::Incomplete,
         (false, false) => Status::InProgress,
     };
-    let text = Part::OutputText(message_text(turn, output).to_owned());
-    item(id, turn, output, status, vec![text], call(turn, output).1)
+    let text = || vec![WirePart::output_text(message_text(turn, output))];
+    item(id, turn, output, status, text, call(turn, output).1)
 }
 
 /// The item as it was before anything of it was said.
 fn begun_item(id: ResponseId, turn: &Turn, output: usize) -> WireItem {
-    item(id, turn, output, Status::InProgress, Vec::new(), "")
+    item(id, turn, output, Status::InProgress, Vec::new, "")
 }
 
-fn item(id: ResponseId, turn: &Turn, output: usize, status: Status, content: Vec<Part>, arguments: &str) -> WireItem {
-    let body = match turn.outputs.get(output) {
-        Some(Output::Call(call)) => Body::FunctionCall {
+fn item(
+    id: ResponseId,
+    turn: &Turn,
+    output: usize,
+    status: Status,
+    content: impl FnOnce() -> Vec<WirePart>,
+    arguments: &str,
+) -> WireItem {
+    let item_id = |prefix| id.conversation.item(turn.output_ordinal(output)).text(prefix);
+    let status = status.into();
+    match turn.outputs.get(output) {
+        Some(Output::Call(call)) => WireItem::FunctionCall {
+            id: item_id("fc_"),
             call_id: call.call_id.clone(),
             name: call.name.clone(),
             arguments: arguments.to_owned(),
             status,
         },
-        Some(Output::Message { .. }) | None => Body::Message { role: Role::Assistant, status, content },
-    };
-    let item_id = id.conversation.item(turn.output_ordinal(output)).text(body.prefix());
-    WireItem::with_id(item_id, &body)
+        Some(Output::Message { .. }) | None => {
+            WireItem::Message { id: item_id("msg_"), role: Role::Assistant.into(), status, content: content() }
+        }
+    }
 }
 
 fn wire_usage(usage: Usage) -> WireUsage {
@@ -239,8 +248,8 @@ pub(crate) mod tests {
     use klatch_protocol::event::{Accepted, Attempt, AttemptReason, Call, Parameters};
     use klatch_protocol::stream::Cursor;
     use klatch_protocol::turn::Change;
-    use klatch_protocol::{ConversationId, Item};
-    use serde_json::Value;
+    use klatch_protocol::{Body, ConversationId, Item};
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -275,7 +284,7 @@ pub(crate) mod tests {
     pub fn ended_turn(outcome: Outcome) -> Turn {
         let mut turn = turn("{}");
         turn.apply(Change::Attempt(Attempt { n: 1, incarnation: 1, reason: AttemptReason::First }));
-        turn.apply(Change::Pieces { pieces: vec!["one ".into(), "two".into()] });
+        turn.apply(Change::Pieces { pieces: ["one ", "two"].into() });
         turn.apply(Change::Call(Call { call_id: "c".into(), name: "f".into(), arguments: "{}".into() }));
         turn.apply(Change::Ended { outcome, at_ms: 2_500 });
         turn

@@ -36,6 +36,9 @@ const READ_TIMEOUT_HEADERS: [&str; 2] = ["x-stainless-read-timeout", "x-request-
 /// Most responses are no longer, in bytes, and grow in no steps.
 const JSON_BYTES_USUAL: usize = 2_048;
 
+/// Fields in the head of an answer: those of the rate, the request's id, and one or two more.
+const HEADERS_USUAL: usize = 6;
+
 /// A turn that was accepted, now or by an earlier request.
 struct Accepted {
     response: ResponseId,
@@ -171,8 +174,10 @@ fn too_long() -> ApiError {
 fn deliver(delivery: Delivery, response: ResponseId, turn: &Turn) -> Response {
     let mut bytes = Vec::with_capacity(JSON_BYTES_USUAL);
     serde_json::to_writer(&mut bytes, &render::response(response, turn)).expect("a response is plain data");
-    let json = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json)], delivery.body(Bytes::from(bytes))).into_response()
+    let mut response = Response::new(delivery.body(Bytes::from(bytes)));
+    response.headers_mut().reserve(HEADERS_USUAL);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// Sends the turn to its conversation, and on to a fork where it has to go there.

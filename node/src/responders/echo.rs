@@ -10,7 +10,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use klatch_actors::Responder;
-use klatch_actors::responder::{Ask, End, ResponderError, Said};
+use klatch_actors::responder::{Answered, Ask, End, ResponderError, Said};
+use klatch_protocol::Pieces;
 use klatch_protocol::item::{Body, Role};
 use klatch_protocol::turn::{Incomplete, Usage};
 use serde::{Deserialize, Serialize};
@@ -78,14 +79,13 @@ impl Responder for Echo {
         !history && *delay_ms == 0 && *token_delay_ms == 0 && fail_every.is_none()
     }
 
-    fn answer(&self, ask: &Ask) -> Vec<Said> {
+    fn answer(&self, ask: &Ask) -> Answered {
         let mut reply = self.reply(ask);
-        let mut said = Vec::with_capacity(reply.text.len() / WORD_BYTES + 2);
+        let mut pieces = Pieces::with_capacity(reply.text.len() / WORD_BYTES + 1, reply.text.len());
         while let Some(piece) = reply.next_piece() {
-            said.push(Said::Text(reply.text[piece].to_owned()));
+            pieces.push(&reply.text[piece]);
         }
-        said.push(Said::End(reply.end()));
-        said
+        Answered { pieces, end: reply.end() }
     }
 
     fn respond(&self, ask: Ask) -> BoxStream<'static, Result<Said, ResponderError>> {
@@ -198,12 +198,13 @@ fn all_text(ask: &Ask) -> String {
 }
 
 fn join<'a>(bodies: impl Iterator<Item = &'a Body>) -> String {
-    let texts = bodies.filter_map(|body| match body {
+    let mut texts = bodies.filter_map(|body| match body {
         Body::Message { .. } => Some(body.text()),
         Body::FunctionCallOutput { output, .. } => Some(output.clone()),
         Body::FunctionCall { .. } => None,
     });
-    texts.collect::<Vec<_>>().join("\n")
+    let first = texts.next().unwrap_or_default();
+    texts.fold(first, |joined, text| joined + "\n" + &text)
 }
 
 #[cfg(test)]
@@ -240,7 +241,7 @@ mod tests {
         let (pieces, end) = respond(&echo(|_| ()), asked.clone());
         assert_eq!(pieces, ["the ", "last ", "one"]);
         assert_eq!(end.usage, Usage { input: 3, output: 3, ..Usage::default() });
-        assert_eq!(echo(|_| ()).answer(&asked).len(), 4);
+        assert_eq!(echo(|_| ()).answer(&asked).pieces.iter().collect::<Vec<_>>(), ["the ", "last ", "one"]);
     }
 
     #[test]

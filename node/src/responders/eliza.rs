@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use klatch_actors::Responder;
-use klatch_actors::responder::{Ask, End, ResponderError, Said};
+use klatch_actors::responder::{Answered, Ask, End, ResponderError, Said};
 use klatch_protocol::turn::{Incomplete, Usage};
 use serde::{Deserialize, Serialize};
 
@@ -83,13 +83,13 @@ impl Responder for Eliza {
         true
     }
 
-    fn answer(&self, ask: &Ask) -> Vec<Said> {
+    fn answer(&self, ask: &Ask) -> Answered {
         let (text, end) = self.said(ask);
-        text.map(Said::Text).into_iter().chain([Said::End(end)]).collect()
+        Answered { pieces: text.into_iter().collect(), end }
     }
 
     fn respond(&self, ask: Ask) -> BoxStream<'static, Result<Said, ResponderError>> {
-        stream::iter(self.answer(&ask).into_iter().map(Ok)).boxed()
+        stream::iter(self.answer(&ask).into_said().into_iter().map(Ok)).boxed()
     }
 }
 

@@ -298,7 +298,7 @@ pub(crate) mod tests {
         std::fs::write(file.path(), "hello: hi\nbye: bye\nnone:\nsay: Own.").expect("written");
         let options = ElizaOptions { name: "own".into(), script: Some(file.path().into()) };
         let built = build_with(&[ResponderOptions::Eliza(options)], |_| None).expect("nothing is refused");
-        let said = built["own"].answer(&ask("x"));
-        assert_eq!(said[0], klatch_actors::responder::Said::Text("Own.".into()));
+        let answered = built["own"].answer(&ask("x"));
+        assert_eq!(answered.pieces.text(), "Own.");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use klatch_actors::Responder;
-use klatch_actors::responder::{Ask, End, ResponderError, Said};
+use klatch_actors::responder::{Answered, Ask, End, ResponderError, Said};
 use klatch_protocol::turn::Usage;
 
 use crate::dice::{Dice, mixed};
@@ -60,9 +60,9 @@ impl Responder for SimulatedResponder {
         self.at_once
     }
 
-    fn answer(&self, ask: &Ask) -> Vec<Said> {
+    fn answer(&self, ask: &Ask) -> Answered {
         self.may_panic("panics in a handler");
-        vec![Said::Text(whole_reply(&input(ask))), Said::End(End::default())]
+        Answered { pieces: [whole_reply(&input(ask))].into(), end: End::default() }
     }
 
     fn respond(&self, ask: Ask) -> BoxStream<'static, Result<Said, ResponderError>> {

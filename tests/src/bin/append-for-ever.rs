@@ -39,7 +39,7 @@ async fn write(store: Arc<dyn Store>, n: u8) -> anyhow::Result<()> {
     loop {
         end.position = end.position.next();
         let text = format!("piece {} of an answer ", end.position.seq).repeat(usize::from(n) + 1);
-        append(&*store, n, end, Event::Delta { turn: 0, pieces: vec![text] }).await?;
+        append(&*store, n, end, Event::Delta { turn: 0, pieces: [text].into() }).await?;
         if end.position.seq.is_multiple_of(COMPACTED_EVERY) {
             items += 1;
             end = compact(&*store, conversation, end, items).await?;

@@ -38,7 +38,7 @@ pub fn claim(epoch: u64) -> Entry {
 }
 
 pub fn delta(epoch: u64, seq: u64) -> Entry {
-    entry(epoch, seq, ClaimToken::random(), vec![Event::Delta { turn: 0, pieces: vec!["hel".into(), "lö".into()] }])
+    entry(epoch, seq, ClaimToken::random(), vec![Event::Delta { turn: 0, pieces: ["hel", "lö"].into() }])
 }
 
 pub fn snapshot_entry(expected: LogEnd, state: State) -> Entry {
@@ -57,7 +57,7 @@ pub fn row(ordinal: u64, text: &str) -> ItemRow {
 
 pub fn finished_turn(ordinal: u64) -> Turn {
     let mut turn = Turn::new(accepted_turn(ordinal), 0);
-    turn.apply(Change::Pieces { pieces: vec!["out".into()] });
+    turn.apply(Change::Pieces { pieces: ["out"].into() });
     turn.apply(Change::Ended { outcome: completed(), at_ms: 5 });
     turn
 }
@@ -87,7 +87,7 @@ pub fn every_event() -> Vec<Event> {
         created(),
         accepted(0),
         Event::AttemptStarted { turn: 0, attempt: Attempt { n: 1, incarnation: 7, reason: AttemptReason::TakenOver } },
-        Event::Delta { turn: 0, pieces: vec!["hel".into(), String::new(), "lo\0".into()] },
+        Event::Delta { turn: 0, pieces: ["hel", "", "lo\0"].into() },
         Event::ToolCall { turn: 0, call },
         Event::TurnEnded {
             turn: 0,

@@ -3,6 +3,7 @@
 //! For the parts of requests that may have several shapes; fixed shapes are read by serde. `null` counts as absent,
 //! as the SDKs send it.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
@@ -16,13 +17,13 @@ pub struct Wrong {
 
 #[derive(Clone, Debug)]
 pub struct Field<'a> {
-    path: String,
+    path: Cow<'a, str>,
     value: Option<&'a Value>,
 }
 
 impl<'a> Field<'a> {
-    pub fn new(path: &str, value: Option<&'a Value>) -> Self {
-        Self { path: path.to_owned(), value: value.filter(|value| !value.is_null()) }
+    pub fn new(path: impl Into<Cow<'a, str>>, value: Option<&'a Value>) -> Self {
+        Self { path: path.into(), value: value.filter(|value| !value.is_null()) }
     }
 
     pub fn path(&self) -> &str {
@@ -40,11 +41,11 @@ impl<'a> Field<'a> {
     /// A member of this object; absent where this is none.
     pub fn get(&self, name: &str) -> Field<'a> {
         let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
-        Field::new(&path, self.value.and_then(|value| value.get(name)))
+        Field::new(path, self.value.and_then(|value| value.get(name)))
     }
 
     pub fn wrong(&self, message: impl Into<String>) -> Wrong {
-        Wrong { param: self.path.clone(), message: message.into() }
+        Wrong { param: self.path.clone().into_owned(), message: message.into() }
     }
 
     pub fn text(&self) -> Result<Option<&'a str>, Wrong> {
@@ -95,7 +96,7 @@ impl<'a> Field<'a> {
             return Err(self.wrong(format!("must have at most {length_max} members; it has {}", members.len())));
         }
         let member = |(n, value): (usize, &'a Value)| Field {
-            path: format!("{}[{n}]", self.path),
+            path: format!("{}[{n}]", self.path).into(),
             value: Some(value).filter(|value| !value.is_null()),
         };
         Ok(Some(members.iter().enumerate().map(member).collect()))

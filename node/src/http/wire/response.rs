@@ -1,6 +1,6 @@
 //! A response as answers show it: every field is always there. Filled by `render`.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -45,9 +45,14 @@ pub struct Response {
     pub presence_penalty: f64,
     pub frequency_penalty: f64,
     pub top_logprobs: u64,
-    #[schema(value_type = Object)]
-    pub text: Value,
-    pub tool_choice: Value,
+    /// None: plain text.
+    #[serde(serialize_with = "given_or_plain_text")]
+    #[schema(required, value_type = Object)]
+    pub text: Option<Value>,
+    /// None: `auto`.
+    #[serde(serialize_with = "given_or_auto")]
+    #[schema(required, value_type = Value)]
+    pub tool_choice: Option<Value>,
     #[schema(value_type = Vec<Object>)]
     pub tools: Vec<Value>,
     pub truncation: String,
@@ -62,6 +67,28 @@ pub struct Response {
     #[schema(required)]
     pub usage: Option<Usage>,
     pub klatch: Own,
+}
+
+fn given_or_plain_text<S: Serializer>(given: &Option<Value>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Text {
+        format: Format,
+    }
+    #[derive(Serialize)]
+    struct Format {
+        r#type: &'static str,
+    }
+    match given {
+        Some(text) => text.serialize(serializer),
+        None => Text { format: Format { r#type: "text" } }.serialize(serializer),
+    }
+}
+
+fn given_or_auto<S: Serializer>(given: &Option<Value>, serializer: S) -> Result<S::Ok, S::Error> {
+    match given {
+        Some(choice) => choice.serialize(serializer),
+        None => serializer.serialize_str("auto"),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]

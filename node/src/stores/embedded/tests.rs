@@ -18,7 +18,7 @@ async fn fresh() -> (TempDir, Embedded) {
 }
 
 fn entry(seq: u64) -> Arc<Entry> {
-    let events = vec![Event::Delta { turn: 0, pieces: vec!["text".repeat(50)] }];
+    let events = vec![Event::Delta { turn: 0, pieces: ["text".repeat(50)].into() }];
     Arc::new(Entry { position: Position { epoch: 1, seq }, token: ClaimToken(7), at_ms: 1, events })
 }
 

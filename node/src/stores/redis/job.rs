@@ -3,7 +3,6 @@
 use ::redis::{Cmd, Value};
 use klatch_actors::store::StoreError;
 use klatch_protocol::{ClaimToken, ConversationId, Position};
-use tokio::sync::oneshot;
 
 pub struct Job {
     pub command: Cmd,
@@ -12,7 +11,32 @@ pub struct Job {
     /// theirs too then.
     pub durable: bool,
     pub bytes: usize,
-    pub ack: oneshot::Sender<Result<Reply, StoreError>>,
+    pub ack: Ack,
+}
+
+/// Is told the answer. Dropped untold, the outcome is unknown.
+pub struct Ack(Option<Told>);
+
+type Told = Box<dyn FnOnce(Result<Reply, StoreError>) + Send + Sync>;
+
+impl Ack {
+    pub fn new(told: impl FnOnce(Result<Reply, StoreError>) + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(told)))
+    }
+
+    pub fn tell(mut self, answer: Result<Reply, StoreError>) {
+        if let Some(told) = self.0.take() {
+            told(answer);
+        }
+    }
+}
+
+impl Drop for Ack {
+    fn drop(&mut self) {
+        if let Some(told) = self.0.take() {
+            told(Err(StoreError::Unknown("the batcher ended".to_owned())));
+        }
+    }
 }
 
 pub enum Kind {
@@ -39,9 +63,8 @@ pub struct Reply {
 }
 
 impl Job {
-    /// Who no longer waits is not told.
     pub fn answer(self, answer: Result<Reply, StoreError>) {
-        let _ = self.ack.send(answer);
+        self.ack.tell(answer);
     }
 
     /// It was sent, and no answer came.

@@ -11,12 +11,13 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use arc_swap::ArcSwapOption;
 use klatch_actors::store::StoreError;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::batcher::Batcher;
 use super::connect::{Manner, Target};
-use super::job::{Job, Kind, Reply};
+use super::job::{Ack, Job, Kind, Reply};
 use super::options::RedisOptions;
 
 /// Writes waiting at most: a tenth of a second's work; who waits behind more is better told.
@@ -77,22 +78,29 @@ impl Lane {
         self.shared.link.load().is_some()
     }
 
-    /// Sends it with the next batch.
+    /// Sends it with the next batch, and waits for its answer.
     pub async fn submit(&self, command: Cmd, kind: Kind, durable: bool) -> Result<Reply, StoreError> {
+        let (told, answer) = oneshot::channel();
+        // Who no longer waits is not told.
+        self.send(command, kind, durable, Ack::new(|answer| drop(told.send(answer))));
+        answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("the batcher ended".to_owned())))
+    }
+
+    /// Sends it with the next batch; `ack` is told at once where it cannot be.
+    pub fn send(&self, command: Cmd, kind: Kind, durable: bool, ack: Ack) {
         if !self.is_up() {
-            return Err(unavailable(NOT_CONNECTED));
+            return ack.tell(Err(unavailable(NOT_CONNECTED)));
         }
         let bytes = command.args_iter().map(|argument| size(&argument)).sum();
         let waiting = self.shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let (ack, answer) = oneshot::channel();
         let job = Job { command, kind, durable, bytes, ack };
         // One that is larger than all that may wait is taken when alone.
         let full = waiting > 0 && waiting + bytes > WAITING_BYTES_MAX;
-        if full || self.jobs.try_send(job).is_err() {
+        let refused = if full { Some(job) } else { self.jobs.try_send(job).err().map(TrySendError::into_inner) };
+        if let Some(job) = refused {
             self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(unavailable("busy: too many writes wait for Redis"));
+            job.refused("busy: too many writes wait for Redis");
         }
-        answer.await.unwrap_or_else(|_| Err(StoreError::Unknown("the batcher ended".to_owned())))
     }
 
     /// Reads beside the batches, from the same server.

@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use ::redis::{Cmd, cmd};
 use klatch_actors::Store;
-use klatch_actors::store::{Compaction, IndexRow, Log, LogEnd, OpenRow, Order, StoreError, Stored};
+use klatch_actors::store::{self, Compaction, IndexRow, Log, LogEnd, OpenRow, Order, StoreError, Stored};
 use klatch_protocol::envelope::seal;
 use klatch_protocol::state::ItemRow;
 use klatch_protocol::{ConversationId, Entry, Position, Shard, Turn};
 
-use super::job::{Fence, Kind};
+use super::job::{Ack, Fence, Kind, Reply};
 use super::keys::{self, entry_id, excluding, including, number_and_rest, unseal};
+use super::lane::Lane;
 use super::{RedisStore, compaction, read};
 use crate::stores::metrics::Operation;
 
@@ -25,9 +26,15 @@ const XADD_BYTES: usize = 256;
 const LAST_ID: ConversationId = ConversationId([0xff; 16]);
 
 impl RedisStore {
-    async fn append_entry(&self, conversation: ConversationId, entry: Arc<Entry>) -> Done<()> {
+    /// The lane of the log, the command that adds the entry, and what decides it.
+    fn append_command(
+        &self,
+        conversation: ConversationId,
+        entry: &Entry,
+    ) -> Result<(Arc<Lane>, Cmd, Kind), StoreError> {
         let key = self.keys.log(conversation);
-        let sealed = seal(&*entry);
+        let lane = self.lane(&key)?;
+        let sealed = seal(entry);
         let mut command = Cmd::with_capacity(XADD_ARGUMENTS, sealed.len() + XADD_BYTES);
         command.arg("XADD").arg(&key);
         // Redis would make a log at any first id.
@@ -37,7 +44,12 @@ impl RedisStore {
         command.arg(entry_id(entry.position));
         command.arg(keys::TOKEN).arg(&entry.token.0.to_be_bytes()[..]).arg(keys::ENTRY).arg(sealed);
         let fence = Fence { conversation, position: entry.position, token: entry.token };
-        match self.lane(&key)?.submit(command, Kind::Append(fence), true).await {
+        Ok((lane, command, Kind::Append(fence)))
+    }
+
+    async fn append_entry(&self, conversation: ConversationId, entry: Arc<Entry>) -> Done<()> {
+        let (lane, command, kind) = self.append_command(conversation, &entry)?;
+        match lane.submit(command, kind, true).await {
             Ok(_) => Ok(()),
             Err(StoreError::Fenced(None)) => Err(self.fenced(conversation).await),
             Err(error) => Err(error),
@@ -171,6 +183,27 @@ impl RedisStore {
 impl Store for RedisStore {
     fn append(&self, conversation: ConversationId, entry: Arc<Entry>) -> Stored<'_, ()> {
         Box::pin(self.timed(Operation::Append, self.append_entry(conversation, entry)))
+    }
+
+    fn append_then(self: Arc<Self>, conversation: ConversationId, entry: Arc<Entry>, done: store::Done) {
+        let begun = Instant::now();
+        let (lane, command, kind) = match self.append_command(conversation, &entry) {
+            Ok(ready) => ready,
+            Err(error) => return done(Err(error)),
+        };
+        let store = self.clone();
+        let told = move |answer: Done<Reply>| {
+            let outcome = answer.map(drop);
+            store.timers.record(Operation::Append, begun, &outcome);
+            match outcome {
+                // Rare, and it has to look.
+                Err(StoreError::Fenced(None)) => {
+                    tokio::spawn(async move { done(Err(store.fenced(conversation).await)) });
+                }
+                outcome => done(outcome),
+            }
+        };
+        lane.send(command, kind, true, Ack::new(told));
     }
 
     fn log_end(&self, conversation: ConversationId) -> Stored<'_, Option<LogEnd>> {

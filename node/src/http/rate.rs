@@ -45,9 +45,17 @@ impl Rates {
             let reset = full_at - now;
             return Grant { limit, remaining: 0, reset, wait: Some(after - now - each * limit) };
         }
-        self.make_room(now);
-        self.full_at.insert(tenant.clone(), after);
-        *self.untold.entry(tenant.clone()).or_default() += 1;
+        match self.full_at.get_mut(tenant) {
+            Some(known) => *known = after,
+            None => {
+                self.make_room(now);
+                self.full_at.insert(tenant.clone(), after);
+            }
+        }
+        match self.untold.get_mut(tenant) {
+            Some(untold) => *untold += 1,
+            None => drop(self.untold.insert(tenant.clone(), 1)),
+        }
         let reset = after - now;
         let used = reset.as_nanos().div_ceil(each.as_nanos().max(1)) as u32;
         Grant { limit, remaining: limit.saturating_sub(used), reset, wait: None }

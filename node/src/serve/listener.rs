@@ -17,7 +17,8 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request, Response, Version};
-use futures::FutureExt;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -52,6 +53,14 @@ enum Stage {
     Closed,
     Finishing,
     Aborted,
+}
+
+/// What a connection is told while it is served.
+enum Word {
+    /// End with the answer that is under way.
+    Finish,
+    End,
+    GoOn,
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -208,20 +217,30 @@ impl Serving {
             self.clone().answer(request, peer)
         });
         let mut connection = pin!(shared.server.serve_connection(TokioIo::new(stream), service));
-        let mut finishing = pin!(async move { reached(&mut finishing, Stage::Finishing).await }.fuse());
-        let mut aborted = pin!(async move { reached(&mut aborted, Stage::Aborted).await }.fuse());
+        let finishing = async move {
+            reached(&mut finishing, Stage::Finishing).await;
+            Word::Finish
+        };
+        let aborted = async move {
+            reached(&mut aborted, Stage::Aborted).await;
+            Word::End
+        };
         // hyper's idle timeout begins once it knows the protocol, so the first bytes have one of their own.
-        let mut first_request = pin!(tokio::time::sleep(IDLE_TIMEOUT).fuse());
+        let first_request = async move {
+            tokio::time::sleep(IDLE_TIMEOUT).await;
+            if asked.load(Ordering::Relaxed) { Word::GoOn } else { Word::End }
+        };
+        // Looked at only when one of them has something to say, and not with every byte of the connection.
+        let mut words = FuturesUnordered::from_iter([finishing.boxed(), aborted.boxed(), first_request.boxed()]);
         loop {
             tokio::select! {
+                biased;
                 ended = connection.as_mut() => return ended,
-                () = &mut finishing => connection.as_mut().graceful_shutdown(),
-                () = &mut aborted => return Ok(()),
-                () = &mut first_request => {
-                    if !asked.load(Ordering::Relaxed) {
-                        return Ok(());
-                    }
-                }
+                Some(word) = words.next() => match word {
+                    Word::Finish => connection.as_mut().graceful_shutdown(),
+                    Word::End => return Ok(()),
+                    Word::GoOn => {}
+                },
             }
         }
     }

@@ -45,7 +45,7 @@ struct Options {
     /// Of the conversations that are activated again and again.
     #[arg(long, value_delimiter = ',', default_value = "100,100000")]
     activated_sizes: Vec<usize>,
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 30)]
     rounds: usize,
     /// In a round, for each size: whole compactions of all conversations.
     #[arg(long, default_value_t = 1024)]

@@ -51,7 +51,7 @@ struct Options {
     #[arg(long, value_delimiter = ',', default_value = "10000,50000,100000")]
     active: Vec<usize>,
     /// Seconds without a message, after which a conversation is passivated: more than it takes to make them all, or the
-    /// first are gone before the last are there. Default: a minute, and a second for each 300 of them.
+    /// first are gone before the last are there. Default: a minute, and a second for each 500 of them.
     #[arg(long)]
     idle_after: Option<u64>,
     /// Turns that are stored, in conversations of one turn and in ones of a hundred.
@@ -114,7 +114,7 @@ async fn active(options: &Options, page: &mut Page) -> anyhow::Result<()> {
     let most = options.active.iter().copied().max().unwrap_or_default();
     ensure!(most > 0, "there is nothing to weigh in no conversations");
     let bare = bare_actor(most).await?;
-    let idle_after = options.idle_after.unwrap_or(60 + most as u64 / 300);
+    let idle_after = options.idle_after.unwrap_or(60 + most as u64 / 500);
     let limits =
         format!("active_conversations = 1000000\nactive_bytes = 68719476736\nidle_after = \"{idle_after}s\"\n");
     let measured = Measured::start(options.active_store, &limits, "").await?;

@@ -26,7 +26,8 @@ use klatch_tests::cluster::{ClusterProcesses, ClusterSettings, Links};
 use klatch_tests::measure::{Spread, cpu_nanos, machine};
 use klatch_tests::redis_server::RedisServer;
 
-/// As many clients, each with one turn at a time.
+/// As many clients for each node, each with one turn at a time: so more nodes have more to do. With fewer for each, less
+/// would be saved and sent together, and a turn would cost more for that alone.
 const CONVERSATIONS: usize = 24;
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -47,6 +48,7 @@ struct Options {
     nodes: Vec<usize>,
     #[arg(long, default_value_t = 7)]
     rounds: usize,
+    /// In a round, for each node.
     #[arg(long, default_value_t = 1920)]
     turns: usize,
     /// Rows of the table of nodes.
@@ -101,7 +103,9 @@ async fn turns(options: &Options, page: &mut Page) -> anyhow::Result<()> {
         order.reverse();
     }
     let (rounds, turns) = (options.rounds, options.turns);
-    page.say(format_args!("### Turns of `echo`, {CONVERSATIONS} clients, {rounds} rounds of {turns} turns"));
+    page.say(format_args!(
+        "### Turns of `echo`: for each node {CONVERSATIONS} clients and {turns} turns in each of {rounds} rounds"
+    ));
     let mut table = Table::new([
         "nodes",
         "asked at",
@@ -160,7 +164,7 @@ impl Asked {
         redis_cli::sync_every_second(cluster.redis.port).await?;
         let redis = cluster.redis.id().context("Redis runs")?;
         let api = Api::new(cluster.nodes[0].url.clone(), cluster.nodes[0].token("ann", "default").await?)?;
-        let conversations = api.conversations(CONVERSATIONS, 0, CONVERSATIONS).await?;
+        let conversations = api.conversations(CONVERSATIONS * nodes, 0, CONVERSATIONS).await?;
         let placement = cluster.placement(0).await?;
         let owners = conversations.iter().map(|id| placement.owner(id)).collect::<Result<_, _>>()?;
         Ok(Self { cluster, redis, api, conversations, owners })
@@ -169,6 +173,7 @@ impl Asked {
     async fn round(&self, anywhere: bool, turns: usize) -> anyhow::Result<Cost> {
         let (nodes, redis) = (self.nodes_cpu()?, cpu_nanos(self.redis)?);
         let all = self.cluster.nodes.len();
+        let turns = turns * all;
         let clients =
             self.conversations.iter().zip(&self.owners).enumerate().map(|(client, (conversation, owner))| async move {
                 let mut passed_on = 0;

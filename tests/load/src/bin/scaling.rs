@@ -3,10 +3,12 @@
 //!
 //! All processes share this machine's cores, so turns per second of wall time would say how many cores there are. What a
 //! core brings is told by the CPU of a turn, and how it scales by its ratio between clusters that take turns in each round.
-//! What nodes do while nobody asks, as heartbeats, is within it.
+//! Each node is asked as often, whatever their number and below what the machine can do: a node that has less to do saves
+//! and sends less of it together, and its turns would cost more for that alone. What it does while nobody asks, as
+//! heartbeats, is within.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -26,8 +28,7 @@ use klatch_tests::cluster::{ClusterProcesses, ClusterSettings, Links};
 use klatch_tests::measure::{Spread, cpu_nanos, machine};
 use klatch_tests::redis_server::RedisServer;
 
-/// As many clients for each node, each with one turn at a time: so more nodes have more to do. With fewer for each, less
-/// would be saved and sent together, and a turn would cost more for that alone.
+/// As many clients for each node, each with one turn at a time.
 const CONVERSATIONS: usize = 24;
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -51,6 +52,9 @@ struct Options {
     /// In a round, for each node.
     #[arg(long, default_value_t = 1920)]
     turns: usize,
+    /// Turns per second that each node is asked for.
+    #[arg(long, default_value_t = 600)]
+    rate: u32,
     /// Rows of the table of nodes.
     #[arg(long, value_delimiter = ',', default_value = "3,100")]
     rows: Vec<usize>,
@@ -95,16 +99,16 @@ async fn turns(options: &Options, page: &mut Page) -> anyhow::Result<()> {
     let mut costs: BTreeMap<(usize, bool), Vec<Cost>> = BTreeMap::new();
     for round in 0..=options.rounds {
         for (place, anywhere) in &order {
-            let cost = clusters[*place].round(*anywhere, options.turns).await?;
+            let cost = clusters[*place].round(*anywhere, options).await?;
             if round > 0 {
                 costs.entry((*place, *anywhere)).or_default().push(cost);
             }
         }
         order.reverse();
     }
-    let (rounds, turns) = (options.rounds, options.turns);
+    let Options { rounds, turns, rate, .. } = options;
     page.say(format_args!(
-        "### Turns of `echo`: for each node {CONVERSATIONS} clients and {turns} turns in each of {rounds} rounds"
+        "### Turns of `echo`, {rate} in a second for each node; {rounds} rounds of {turns} for each"
     ));
     let mut table = Table::new([
         "nodes",
@@ -170,14 +174,17 @@ impl Asked {
         Ok(Self { cluster, redis, api, conversations, owners })
     }
 
-    async fn round(&self, anywhere: bool, turns: usize) -> anyhow::Result<Cost> {
+    async fn round(&self, anywhere: bool, options: &Options) -> anyhow::Result<Cost> {
         let (nodes, redis) = (self.nodes_cpu()?, cpu_nanos(self.redis)?);
         let all = self.cluster.nodes.len();
-        let turns = turns * all;
+        let (turns, begun) = (options.turns * all, Instant::now());
+        // Of all of them, one after the other.
+        let apart = Duration::from_secs(1) / options.rate / all as u32;
         let clients =
             self.conversations.iter().zip(&self.owners).enumerate().map(|(client, (conversation, owner))| async move {
                 let mut passed_on = 0;
                 for n in (client..turns).step_by(self.conversations.len()) {
+                    tokio::time::sleep_until((begun + apart * n as u32).into()).await;
                     let node = if anywhere { (n / self.conversations.len() + client) % all } else { *owner };
                     self.api.at(&self.cluster.nodes[node].url).echoed(conversation, n).await?;
                     passed_on += usize::from(node != *owner);

@@ -3,12 +3,13 @@
 //!
 //! All processes share this machine's cores, so turns per second of wall time would say how many cores there are. What a
 //! core brings is told by the CPU of a turn, and how it scales by its ratio between clusters that take turns in each round.
-//! Each node is asked as often, whatever their number and below what the machine can do: a node that has less to do saves
-//! and sends less of it together, and its turns would cost more for that alone. What it does while nobody asks, as
-//! heartbeats, is within.
+//! All nodes and their Redis share one core, which is full, and the load comes from another: so each node always has turns
+//! that wait, whatever the number of nodes. (One that has less to do saves and sends less of it together, and its turns
+//! cost more for that alone.) They take the core from one another, which nodes with cores of their own do not: the ratio is
+//! the least that they bring.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -17,7 +18,9 @@ use klatch::stores::redis::RedisOptions;
 use klatch_actors::membership::decide::BEAT_EVERY_MS;
 use klatch_actors::membership::view::View;
 use klatch_actors::membership::views::Views;
-use klatch_load::asking::Api;
+use klatch_load::asking::{Api, text};
+use klatch_load::cores::{Cores, stay_on};
+use klatch_load::generator::{Exchange, Load};
 use klatch_load::measured::Program;
 use klatch_load::page::{Page, Published};
 use klatch_load::redis_cli;
@@ -52,9 +55,6 @@ struct Options {
     /// In a round, for each node.
     #[arg(long, default_value_t = 1920)]
     turns: usize,
-    /// Turns per second that each node is asked for.
-    #[arg(long, default_value_t = 600)]
-    rate: u32,
     /// Rows of the table of nodes.
     #[arg(long, value_delimiter = ',', default_value = "3,100")]
     rows: Vec<usize>,
@@ -66,7 +66,8 @@ struct Options {
     short: bool,
 }
 
-#[tokio::main]
+/// All on one thread: what is started stays on the core that it had when it was started.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let mut options = Options::parse();
     options.program.choose()?;
@@ -86,10 +87,12 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn turns(options: &Options, page: &mut Page) -> anyhow::Result<()> {
-    let mut clusters = Vec::new();
+    let (cores, mut clusters) = (Cores::find()?, Vec::new());
+    stay_on(cores.servers)?;
     for nodes in &options.nodes {
         clusters.push(Asked::start(*nodes).await?);
     }
+    stay_on(cores.load)?;
     // Each cluster, and whether it is asked at any node.
     let both = |(place, asked): (usize, &Asked)| {
         let ways: &[bool] = if asked.cluster.nodes.len() == 1 { &[false] } else { &[false, true] };
@@ -106,9 +109,9 @@ async fn turns(options: &Options, page: &mut Page) -> anyhow::Result<()> {
         }
         order.reverse();
     }
-    let Options { rounds, turns, rate, .. } = options;
+    let Options { rounds, turns, .. } = options;
     page.say(format_args!(
-        "### Turns of `echo`, {rate} in a second for each node; {rounds} rounds of {turns} for each"
+        "### Turns of `echo`: for each node {CONVERSATIONS} clients and {turns} turns in each of {rounds} rounds"
     ));
     let mut table = Table::new([
         "nodes",
@@ -155,7 +158,7 @@ struct Asked {
     cluster: ClusterProcesses,
     /// Process of its Redis.
     redis: u32,
-    api: Api,
+    token: String,
     conversations: Vec<String>,
     /// Of each conversation.
     owners: Vec<usize>,
@@ -167,36 +170,39 @@ impl Asked {
         let cluster = ClusterProcesses::start(settings).await?;
         redis_cli::sync_every_second(cluster.redis.port).await?;
         let redis = cluster.redis.id().context("Redis runs")?;
-        let api = Api::new(cluster.nodes[0].url.clone(), cluster.nodes[0].token("ann", "default").await?)?;
+        let token = cluster.nodes[0].token("ann", "default").await?;
+        let api = Api::new(cluster.nodes[0].url.clone(), token.clone())?;
         let conversations = api.conversations(CONVERSATIONS * nodes, 0, CONVERSATIONS).await?;
         let placement = cluster.placement(0).await?;
         let owners = conversations.iter().map(|id| placement.owner(id)).collect::<Result<_, _>>()?;
-        Ok(Self { cluster, redis, api, conversations, owners })
+        Ok(Self { cluster, redis, token, conversations, owners })
     }
 
+    /// `anywhere`: each conversation at one node, whichever it is.
     async fn round(&self, anywhere: bool, options: &Options) -> anyhow::Result<Cost> {
-        let (nodes, redis) = (self.nodes_cpu()?, cpu_nanos(self.redis)?);
-        let all = self.cluster.nodes.len();
-        let (turns, begun) = (options.turns * all, Instant::now());
-        // Of all of them, one after the other.
-        let apart = Duration::from_secs(1) / options.rate / all as u32;
-        let clients =
-            self.conversations.iter().zip(&self.owners).enumerate().map(|(client, (conversation, owner))| async move {
-                let mut passed_on = 0;
-                for n in (client..turns).step_by(self.conversations.len()) {
-                    tokio::time::sleep_until((begun + apart * n as u32).into()).await;
-                    let node = if anywhere { (n / self.conversations.len() + client) % all } else { *owner };
-                    self.api.at(&self.cluster.nodes[node].url).echoed(conversation, n).await?;
-                    passed_on += usize::from(node != *owner);
+        let (all, turns) = (self.cluster.nodes.len(), options.turns.div_ceil(CONVERSATIONS));
+        let (mut loads, mut passed_on) = (Vec::new(), 0);
+        for (number, node) in self.cluster.nodes.iter().enumerate() {
+            let mut rows: Vec<Vec<Exchange>> = Vec::new();
+            for (client, (conversation, owner)) in self.conversations.iter().zip(&self.owners).enumerate() {
+                let at = if anywhere { client % all } else { *owner };
+                if at == number {
+                    let exchange = |n| Exchange::new(&self.token, "echo", conversation, &text(n), None, &text(n));
+                    rows.push((0..turns).map(exchange).collect());
+                    passed_on += usize::from(number != *owner);
                 }
-                anyhow::Ok(passed_on)
-            });
-        let passed_on: usize = try_join_all(clients).await?.into_iter().sum();
-        let each = |now: u64, before: u64| now.saturating_sub(before) as f64 / 1e3 / turns as f64;
+            }
+            let address = node.url.trim_start_matches("http://").parse()?;
+            loads.push((Load::connect(address, rows.len()).await?, rows));
+        }
+        let (nodes, redis) = (self.nodes_cpu()?, cpu_nanos(self.redis)?);
+        try_join_all(loads.into_iter().map(|(load, rows)| load.run(rows))).await?;
+        let turns = (turns * self.conversations.len()) as f64;
+        let each = |now: u64, before: u64| now.saturating_sub(before) as f64 / 1e3 / turns;
         Ok(Cost {
             nodes: each(self.nodes_cpu()?, nodes),
             redis: each(cpu_nanos(self.redis)?, redis),
-            passed_on: passed_on as f64 / turns as f64,
+            passed_on: passed_on as f64 / self.conversations.len() as f64,
         })
     }
 
@@ -220,7 +226,10 @@ async fn table_of_nodes(options: &Options, page: &mut Page) -> anyhow::Result<()
         "all shards placed, ms",
     ]);
     for rows in &options.rows {
+        let cores = Cores::find()?;
+        stay_on(cores.servers)?;
         let redis = RedisServer::start().await?;
+        stay_on(cores.load)?;
         redis_cli::sync_every_second(redis.port).await?;
         let opened = klatch::stores::open(&redis.url(), &RedisOptions::default()).await?;
         let views = opened.views.clone().context("Redis has a table of nodes")?;

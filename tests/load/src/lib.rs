@@ -7,6 +7,7 @@ pub mod cores;
 pub mod generator;
 pub mod lists;
 pub mod measured;
+pub mod page;
 pub mod plot;
 pub mod program;
 pub mod pulse;

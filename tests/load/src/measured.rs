@@ -2,21 +2,18 @@
 //! /proc.
 
 use std::fmt;
-use std::ops::{Add, AddAssign, Sub};
-use std::os::unix::process::CommandExt;
+use std::ops::{Div, Sub};
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use klatch_tests::cluster::{ClusterProcesses, ClusterSettings, Links};
-use klatch_tests::measure::{cpu_seconds, resident_bytes};
-use klatch_tests::process::{NodeProcess, NodeSettings};
+use klatch_tests::measure::{cpu_nanos, resident_bytes};
+use klatch_tests::process::{NodeProcess, NodeSettings, choose_binary};
 use klatch_tests::redis_server::RedisServer;
 
 use crate::asking::Api;
 use crate::redis_cli;
 
-/// Where the harness finds the program.
-const PROGRAM: &str = "KLATCH_BIN";
 /// Stands in the settings of every node here, before all other limits.
 const NO_RATE: &str = "requests_per_minute = 1000000000";
 
@@ -29,17 +26,9 @@ pub struct Program {
 }
 
 impl Program {
-    /// Begins again with the program in the environment, where an option named one. To be called before anything else
-    /// is begun.
+    /// Before the first node is started.
     pub fn choose(&self) -> anyhow::Result<()> {
-        let Some(program) = &self.klatch else { return Ok(()) };
-        let program = std::fs::canonicalize(program).with_context(|| format!("there is no {}", program.display()))?;
-        if std::env::var_os(PROGRAM).is_some_and(|named| named == program.as_os_str()) {
-            return Ok(());
-        }
-        let me = std::env::current_exe()?;
-        // It returns only where this process could not be replaced.
-        Err(std::process::Command::new(me).args(std::env::args_os().skip(1)).env(PROGRAM, program).exec().into())
+        self.klatch.clone().map_or(Ok(()), choose_binary)
     }
 }
 
@@ -80,17 +69,11 @@ impl Sub for Cpu {
     }
 }
 
-impl Add for Cpu {
+impl Div<f64> for Cpu {
     type Output = Self;
 
-    fn add(self, more: Self) -> Self {
-        Self { node: self.node + more.node, redis: self.redis + more.redis }
-    }
-}
-
-impl AddAssign for Cpu {
-    fn add_assign(&mut self, more: Self) {
-        *self = *self + more;
+    fn div(self, parts: f64) -> Self {
+        Self { node: self.node / parts, redis: self.redis / parts }
     }
 }
 
@@ -164,7 +147,8 @@ impl Measured {
     }
 
     pub fn cpu(&self) -> anyhow::Result<Cpu> {
-        Ok(Cpu { node: cpu_seconds(self.id()?)?, redis: self.redis_id.map_or(Ok(0.0), cpu_seconds)? })
+        let seconds = |process| cpu_nanos(process).map(|nanos| nanos as f64 / 1e9);
+        Ok(Cpu { node: seconds(self.id()?)?, redis: self.redis_id.map_or(Ok(0.0), seconds)? })
     }
 
     /// In RAM, of the node.

@@ -10,16 +10,14 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use klatch_load::cores::{Cores, stay_on};
+use klatch_load::measured::Program;
+use klatch_load::page::{Page, Published};
 use klatch_load::plot::plot;
 use klatch_load::results::Results;
 use klatch_load::rounds::{MESSAGE_BYTES, Plan, measure};
 use klatch_load::subjects::{Running, Subject};
 use klatch_tests::measure::machine;
-use klatch_tests::process::choose_binary;
 use tokio::signal::unix::{SignalKind, signal};
-
-const BEGIN: &str = "<!-- begin compare -->\n";
-const END: &str = "<!-- end compare -->";
 
 /// Measure what one durable turn costs on Klatch, and on what one would use instead, in CPU time of all processes.
 #[derive(Parser)]
@@ -42,12 +40,10 @@ struct Arguments {
     /// Send an Idempotency-Key with each turn.
     #[arg(long)]
     keys: bool,
-    /// The program that is measured; without it the one beside this.
-    #[arg(long)]
-    klatch: Option<PathBuf>,
-    /// Write the table into this page, between its markers.
-    #[arg(long)]
-    markdown: Option<PathBuf>,
+    #[command(flatten)]
+    program: Program,
+    #[command(flatten)]
+    published: Published,
     /// Draw it there, as SVG.
     #[arg(long)]
     plot: Option<PathBuf>,
@@ -80,9 +76,8 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if rounds == 0 || turns == 0 || connections == 0 {
         bail!("there is nothing to measure in no rounds, turns or connections");
     }
-    if let Some(klatch) = &arguments.klatch {
-        choose_binary(klatch.clone())?;
-    }
+    arguments.program.choose()?;
+    let mut page = Page::new("compare", &arguments.published)?;
     let (machine, cores) = (machine(), Cores::find()?);
     let plan = Plan { rounds, turns, connections, history, keys };
     let mut subjects: Vec<Subject> = Subject::value_variants().to_vec();
@@ -95,33 +90,21 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     stay_on(cores.load)?;
     let results = measure(&running, &plan).await?;
     drop(running);
-    let page = page(&machine, &plan, &results);
-    print!("{page}");
-    if let Some(path) = &arguments.markdown {
-        let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let text = replaced(&text, &page).with_context(|| format!("{}", path.display()))?;
-        std::fs::write(path, text)?;
-    }
+    told(&mut page, &machine, &plan, &results);
+    page.publish()?;
     if let Some(path) = &arguments.plot {
         std::fs::write(path, plot(&results)?).with_context(|| format!("{} cannot be written", path.display()))?;
     }
     Ok(())
 }
 
-fn page(machine: &str, plan: &Plan, results: &Results) -> String {
+fn told(page: &mut Page, machine: &str, plan: &Plan, results: &Results) {
     let Plan { rounds, turns, connections, history, keys } = plan;
     let keys = if *keys { ", each with an Idempotency-Key" } else { "" };
-    format!(
+    page.say(format_args!(
         "{machine}. {rounds} rounds of {turns} turns over {connections} connections, messages of {MESSAGE_BYTES} bytes \
-         in conversations of {history} items{keys}.\n\n{}\n{}",
-        results.table(),
-        results.ratios()
-    )
-}
-
-/// The text with this between its markers.
-fn replaced(text: &str, page: &str) -> anyhow::Result<String> {
-    let (before, rest) = text.split_once(BEGIN).with_context(|| format!("there is no {BEGIN:?}"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("there is no {END:?}"))?;
-    Ok(format!("{before}{BEGIN}{page}{END}{after}"))
+         in conversations of {history} items{keys}."
+    ));
+    page.say(results.table());
+    page.say(results.ratios());
 }

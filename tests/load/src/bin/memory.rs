@@ -10,6 +10,7 @@ use clap::Parser;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use klatch_load::asking::{Api, text};
 use klatch_load::measured::{Measured, Program, StoreKind};
+use klatch_load::page::{Page, Published};
 use klatch_load::redis_cli;
 use klatch_load::table::Table;
 use klatch_tests::measure::{cpu_seconds, machine, resident_bytes};
@@ -18,7 +19,7 @@ use serde_json::json;
 
 /// As the program has it, so that its actors and those of this process are weighed alike.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const AT_ONCE: usize = 32;
 const ACTIVE: &str = "klatch_conversations_active";
@@ -39,6 +40,8 @@ enum Part {
 struct Options {
     #[command(flatten)]
     program: Program,
+    #[command(flatten)]
+    published: Published,
     #[arg(long, value_enum, value_delimiter = ',', default_value = "active,turns")]
     parts: Vec<Part>,
     /// Where the active conversations are stored. Redis keeps what is stored out of the node's memory.
@@ -47,14 +50,15 @@ struct Options {
     /// Active conversations, rising.
     #[arg(long, value_delimiter = ',', default_value = "10000,50000,100000")]
     active: Vec<usize>,
-    /// Seconds without a message, after which a conversation is passivated. More than it takes to make them all.
-    #[arg(long, default_value_t = 180)]
-    idle_after: u64,
+    /// Seconds without a message, after which a conversation is passivated: more than it takes to make them all, or the
+    /// first are gone before the last are there. Default: a minute, and a second for each 500 of them.
+    #[arg(long)]
+    idle_after: Option<u64>,
     /// Turns that are stored, in conversations of one turn and in ones of a hundred.
     #[arg(long, default_value_t = 20_000)]
     turns: usize,
     /// Few of all: whether it works, and no number.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "markdown")]
     short: bool,
 }
 
@@ -63,20 +67,17 @@ async fn main() -> anyhow::Result<()> {
     let mut options = Options::parse();
     options.program.choose()?;
     if options.short {
-        (options.active, options.turns, options.idle_after) = (vec![50, 100], 200, 20);
+        (options.active, options.turns, options.idle_after) = (vec![50, 100], 200, Some(20));
     }
-    println!("{}\n", machine());
+    let mut page = Page::new("memory", &options.published)?;
+    page.say(machine());
     for part in &options.parts {
         match part {
-            Part::Active => {
-                let most = options.active.iter().copied().max().unwrap_or_default();
-                println!("An actor of ractor that does nothing: {} bytes of RSS.\n", bare_actor(most).await?);
-                active(&options).await?;
-            }
-            Part::Turns => turns(&options).await?,
+            Part::Active => active(&options, &mut page).await?,
+            Part::Turns => turns(&options, &mut page).await?,
         }
     }
-    Ok(())
+    page.publish()
 }
 
 struct Bare;
@@ -109,25 +110,23 @@ async fn bare_actor(actors: usize) -> anyhow::Result<u64> {
     Ok(each)
 }
 
-async fn active(options: &Options) -> anyhow::Result<()> {
-    let limits = format!(
-        "active_conversations = 1000000\nactive_bytes = 68719476736\nidle_after = \"{}s\"\n",
-        options.idle_after
-    );
+async fn active(options: &Options, page: &mut Page) -> anyhow::Result<()> {
+    let most = options.active.iter().copied().max().unwrap_or_default();
+    ensure!(most > 0, "there is nothing to weigh in no conversations");
+    let bare = bare_actor(most).await?;
+    let idle_after = options.idle_after.unwrap_or(60 + most as u64 / 500);
+    let limits =
+        format!("active_conversations = 1000000\nactive_bytes = 68719476736\nidle_after = \"{idle_after}s\"\n");
     let measured = Measured::start(options.active_store, &limits, "").await?;
     let api = measured.api().await?;
     // Its tables and code paths are warm, and these few are within the error.
     made(&api, 0..64).await?;
     let empty = measured.resident()?;
-    println!("## Active and idle conversations of one turn, stored in {}\n", options.active_store);
+    page.say(format_args!("### Active and idle conversations of one turn, stored in {}", options.active_store));
     let mut table =
         Table::new(["conversations", "RSS, MB", "bytes each", "CPU of the node while nobody asks, % of a core"]);
-    table.row([
-        "0".to_owned(),
-        format!("{:.1}", megabytes(empty)),
-        "–".to_owned(),
-        format!("{:.1}", quiet(&measured).await?),
-    ]);
+    let asleep = format!("{:.1}", quiet(&measured).await?);
+    table.row(["0".to_owned(), format!("{:.1}", megabytes(empty)), "–".to_owned(), asleep]);
     let (mut there, begun, mut full) = (0, Instant::now(), empty);
     for active in &options.active {
         made(&api, there..*active).await?;
@@ -135,6 +134,7 @@ async fn active(options: &Options) -> anyhow::Result<()> {
         let counted = measured.metric(ACTIVE).await? as usize;
         ensure!(counted >= there, "of {there} conversations {counted} are active: raise --idle-after");
         full = measured.resident()?;
+        eprintln!("{there} conversations are active after {} s", begun.elapsed().as_secs());
         table.row([
             there.to_string(),
             format!("{:.1}", megabytes(full)),
@@ -142,29 +142,27 @@ async fn active(options: &Options) -> anyhow::Result<()> {
             format!("{:.1}", quiet(&measured).await?),
         ]);
     }
-    println!("{table}\nMade in {} s.\n", begun.elapsed().as_secs());
+    page.say(table);
+    page.say(format_args!("Of these bytes {bare} are those of an actor of ractor that does nothing."));
 
-    let begun = Instant::now();
+    let (begun, patience) = (Instant::now(), PASSIVATED_WITHIN + Duration::from_secs(idle_after));
     while measured.metric(ACTIVE).await? > 0.0 {
-        if begun.elapsed() > PASSIVATED_WITHIN + Duration::from_secs(options.idle_after) {
+        if begun.elapsed() > patience {
             bail!("{} conversations stay in memory", measured.metric(ACTIVE).await?);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    println!(
-        "All were passivated {} s later. Of the {:.1} MB that they took:\n",
-        begun.elapsed().as_secs(),
-        megabytes(full.saturating_sub(empty))
-    );
+    let taken = full.saturating_sub(empty);
+    page.say(format_args!("When all are passivated, of the {:.1} MB that they took:", megabytes(taken)));
     let mut table = Table::new(["s after the last", "RSS, MB", "given back"]);
     let begun = Instant::now();
     for after in if options.short { &LOOKED_AFTER_SECS[..2] } else { &LOOKED_AFTER_SECS } {
         tokio::time::sleep(Duration::from_secs(*after).saturating_sub(begun.elapsed())).await;
         let now = measured.resident()?;
-        let back = 100.0 * (full as f64 - now as f64) / full.saturating_sub(empty).max(1) as f64;
+        let back = 100.0 * (full as f64 - now as f64) / taken.max(1) as f64;
         table.row([after.to_string(), format!("{:.1}", megabytes(now)), format!("{back:.0} %")]);
     }
-    println!("{table}");
+    page.say(table);
     ensure!(measured.complaints().is_empty(), "the node complains: {:?}", measured.complaints());
     Ok(())
 }
@@ -187,8 +185,8 @@ async fn quiet(measured: &Measured) -> anyhow::Result<f64> {
     Ok((cpu_seconds(id)? - before) / begun.elapsed().as_secs_f64() * 100.0)
 }
 
-async fn turns(options: &Options) -> anyhow::Result<()> {
-    println!("## A stored turn: {} bytes asked, as many answered\n", text(0).len());
+async fn turns(options: &Options, page: &mut Page) -> anyhow::Result<()> {
+    page.say(format_args!("### A stored turn: {} bytes asked, as many answered", text(0).len()));
     let mut table = Table::new([
         "store",
         "turns",
@@ -226,7 +224,7 @@ async fn turns(options: &Options) -> anyhow::Result<()> {
             ensure!(measured.complaints().is_empty(), "the node complains: {:?}", measured.complaints());
         }
     }
-    println!("{table}");
+    page.say(table);
     Ok(())
 }
 

@@ -1,5 +1,8 @@
 //! What a streamed answer costs, in three parts: a token when it is saved and sent alone and when many are ready together;
 //! many streams at once on one node, and how late their tokens come; the time to the first token that Klatch adds.
+//!
+//! The model server of the last two is asked in both ways by the same client from this process, directly and through
+//! Klatch, and its tokens read in the same way. It and the client share the machine's cores with the node.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +11,7 @@ use clap::Parser;
 use futures::future::try_join_all;
 use klatch_load::asking::{Api, read};
 use klatch_load::measured::{Cpu, Measured, Program, StoreKind};
+use klatch_load::page::{Page, Published};
 use klatch_load::pulse::Pulse;
 use klatch_load::table::{Table, percentile};
 use klatch_tests::measure::{Spread, cpu_seconds, machine};
@@ -46,13 +50,18 @@ enum Part {
 struct Options {
     #[command(flatten)]
     program: Program,
+    #[command(flatten)]
+    published: Published,
     #[arg(long, value_enum, value_delimiter = ',', default_value = "tokens,first,many")]
     parts: Vec<Part>,
     #[arg(long, value_enum, value_delimiter = ',', default_value = "embedded,redis")]
     stores: Vec<StoreKind>,
-    /// Streams at once on one node, one number after the other.
-    #[arg(long, value_delimiter = ',', default_value = "5000")]
+    /// Streams at once on one node, rising: one number after the other, up to the first whose tokens come too late.
+    #[arg(long, value_delimiter = ',', default_value = "500,1000,1500,2000,2500,3000,4000,5000")]
     streams: Vec<usize>,
+    /// Of the tokens 99 % should come within so many ms.
+    #[arg(long, default_value_t = 250.0)]
+    within: f64,
     /// Of each of these streams.
     #[arg(long, default_value_t = 20)]
     tokens_per_second: u32,
@@ -65,7 +74,7 @@ struct Options {
     #[arg(long, default_value_t = 1000)]
     samples: usize,
     /// Few of all: whether it works, and no number.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "markdown")]
     short: bool,
 }
 
@@ -80,20 +89,21 @@ async fn main() -> anyhow::Result<()> {
     // Each stream is a connection of this process, and one of the model server's beside it.
     let granted = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: granted.maximum, maximum: granted.maximum })?;
-    println!("{}\n", machine());
+    let mut page = Page::new("streams", &options.published)?;
+    page.say(machine());
     for store in &options.stores {
         for part in &options.parts {
             match part {
-                Part::Tokens => tokens(*store, &options).await?,
-                Part::Many => many(*store, &options).await?,
-                Part::First => first(*store, &options).await?,
+                Part::Tokens => tokens(*store, &options, &mut page).await?,
+                Part::Many => many(*store, &options, &mut page).await?,
+                Part::First => first(*store, &options, &mut page).await?,
             }
         }
     }
-    Ok(())
+    page.publish()
 }
 
-async fn tokens(store: StoreKind, options: &Options) -> anyhow::Result<()> {
+async fn tokens(store: StoreKind, options: &Options, page: &mut Page) -> anyhow::Result<()> {
     let responder = |(name, tokens, delay, _): &(&str, usize, u64, &str)| {
         format!("[[responder]]\nname = \"{name}\"\nkind = \"echo\"\ntokens = {tokens}\ntoken_delay_ms = {delay}\n\n")
     };
@@ -116,7 +126,7 @@ async fn tokens(store: StoreKind, options: &Options) -> anyhow::Result<()> {
             }
         }
     }
-    println!("## {store}: CPU of a token, {AT_ONCE} streams at once, {} rounds\n", options.rounds);
+    page.say(format_args!("### {store}: CPU of a token, {AT_ONCE} streams at once, {} rounds", options.rounds));
     let mut table =
         Table::new(["tokens come", "node, µs/token", "Redis, µs/token", "an answer of one token, both, µs"]);
     let costs: Vec<&[Cpu]> = costs.iter().map(Vec::as_slice).collect();
@@ -134,11 +144,11 @@ async fn tokens(store: StoreKind, options: &Options) -> anyhow::Result<()> {
             Spread::of(one.iter().map(|cpu| cpu.all()).collect()).to_string(),
         ]);
     }
-    println!("{table}");
+    page.say(table);
     complained(&measured)
 }
 
-async fn first(store: StoreKind, options: &Options) -> anyhow::Result<()> {
+async fn first(store: StoreKind, options: &Options, page: &mut Page) -> anyhow::Result<()> {
     let model = ModelServer::start().await?;
     let responder = format!(
         "[[responder]]\nname = \"model\"\nkind = \"openai\"\nbase_url = \"{}\"\nmodel = \"{MODEL}\"\n",
@@ -166,84 +176,87 @@ async fn first(store: StoreKind, options: &Options) -> anyhow::Result<()> {
         }
     }
     took.iter_mut().for_each(|took| took.sort_by(f64::total_cmp));
-    println!("## {store}: time to the first token, {} each, one at a time, alternating\n", options.samples);
+    page.say(format_args!(
+        "### {store}: time to the first token, {} each, one at a time, alternating",
+        options.samples
+    ));
     let mut table = Table::new(["", "p50, ms", "p99, ms"]);
     let [direct, through] = [&took[0], &took[1]].map(|took| [50.0, 99.0].map(|percent| percentile(took, percent)));
     for (name, [half, most]) in [
         ("the model server itself", direct),
         ("through Klatch", through),
-        ("added", [through[0] - direct[0], through[1] - direct[1]]),
+        ("added: the difference of these", [through[0] - direct[0], through[1] - direct[1]]),
     ] {
         table.row([name.to_owned(), format!("{half:.2}"), format!("{most:.2}")]);
     }
-    println!("{table}");
+    page.say(table);
     complained(&measured)
 }
 
-async fn many(store: StoreKind, options: &Options) -> anyhow::Result<()> {
+async fn many(store: StoreKind, options: &Options, page: &mut Page) -> anyhow::Result<()> {
     let tokens = options.tokens_per_second * options.seconds;
     let pulse = Pulse::start(tokens, Duration::from_secs(1) / options.tokens_per_second).await?;
     let responder = format!(
         "[[responder]]\nname = \"pulse\"\nkind = \"openai\"\nconcurrency = 100000\nbase_url = \"{}\"\nmodel = \"any\"\n",
         pulse.base_url()
     );
-    println!(
-        "## {store}: many streams at once, {} tokens/s each for {} s\n",
-        options.tokens_per_second, options.seconds
-    );
+    let rate = options.tokens_per_second;
+    page.say(format_args!("### {store}: many streams at once, {rate} tokens/s each for {} s", options.seconds));
+    let mut table = Table::new([
+        "streams",
+        "through",
+        "tokens/s",
+        "behind their time: p50, ms",
+        "p99, ms",
+        "longest, ms",
+        "node, µs/token",
+        "Redis, µs/token",
+        "cores: node, Redis, driver",
+        "KB of RSS per stream",
+    ]);
+    let mut carried = None;
     for streams in &options.streams {
-        let mut table = Table::new([
-            "streams",
-            "through",
-            "tokens/s",
-            "behind their time: p50, ms",
-            "p99, ms",
-            "longest, ms",
-            "node, cores",
-            "Redis, cores",
-            "driver, cores",
-            "RSS before, MB",
-            "RSS at most, MB",
-            "KB per stream",
-        ]);
         let measured = Measured::start(store, "", &responder).await?;
         let api = measured.api().await?;
         // Connections and code paths are warm, and the first pages of memory taken.
         try_join_all((0..20).map(|_| api.streamed(None, "pulse", "hello"))).await?;
+        let mut late = 0.0;
         for through in [false, true] {
-            let asking = Asking {
-                api: &api,
-                pulse: &pulse,
-                through,
-                tokens,
-                ramp: Duration::from_secs(1) / options.tokens_per_second,
-            };
+            let ramp = Duration::from_secs(1) / rate;
+            let asking = Asking { api: &api, pulse: &pulse, through, tokens, ramp };
             let resident = measured.resident()?;
             let (begun, before, own) = (Instant::now(), measured.cpu()?, cpu_seconds(std::process::id())?);
-            let streaming = asking.streams(*streams);
-            let (lags, most) = watched(&measured, streaming).await?;
+            let (lags, most) = watched(&measured, asking.streams(*streams)).await?;
             let (spent, own) = (measured.cpu()? - before, cpu_seconds(std::process::id())? - own);
             let took = begun.elapsed().as_secs_f64();
             ensure!(lags.len() == *streams * tokens as usize, "tokens were lost");
-            let each = (most.saturating_sub(resident) / *streams as u64) as f64 / 1024.0;
+            late = percentile(&lags, 99.0);
+            let (each, cores) = (spent / lags.len() as f64, spent / took);
+            let kilobytes = (most.saturating_sub(resident) / *streams as u64) as f64 / 1024.0;
+            let only_through = |text: String| if through { text } else { "–".to_owned() };
             table.row([
                 streams.to_string(),
                 if through { "Klatch" } else { "nothing" }.to_owned(),
                 format!("{:.0}", lags.len() as f64 / took),
                 format!("{:.1}", percentile(&lags, 50.0)),
-                format!("{:.1}", percentile(&lags, 99.0)),
+                format!("{late:.1}"),
                 format!("{:.0}", percentile(&lags, 100.0)),
-                format!("{:.2}", spent.node / took),
-                format!("{:.2}", spent.redis / took),
-                format!("{:.2}", own / took),
-                (resident >> 20).to_string(),
-                (most >> 20).to_string(),
-                if through { format!("{each:.1}") } else { "–".to_owned() },
+                only_through(format!("{:.1}", each.node * 1e6)),
+                only_through(format!("{:.1}", each.redis * 1e6)),
+                format!("{:.2}, {:.2}, {:.2}", cores.node, cores.redis, own / took),
+                only_through(format!("{kilobytes:.1}")),
             ]);
         }
-        println!("{table}");
+        eprintln!("{store}: of {streams} streams 99 % of the tokens came within {late:.0} ms");
         complained(&measured)?;
+        if late > options.within {
+            break;
+        }
+        carried = Some(streams);
     }
+    page.say(table);
+    let carried = carried.map_or("Fewer than these".to_owned(), |streams| format!("{streams}"));
+    page.say(format_args!("{carried} streams are carried with 99 % of their tokens within {} ms.", options.within));
     Ok(())
 }
 

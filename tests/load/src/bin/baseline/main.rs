@@ -20,7 +20,7 @@ use crate::store::connect;
 
 /// As Klatch has it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// A server as one would write it instead of Klatch.
 #[derive(Parser)]

@@ -3,10 +3,11 @@
 //!
 //! Waits for what the program prints, never for a time to pass; every wait has an end.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -16,6 +17,8 @@ use tokio::process::{Child, Command};
 
 /// A debug build on a busy machine takes seconds to start.
 const START_MAX: Duration = Duration::from_secs(60);
+/// Until one comes that nobody was given.
+const PORTS_TRIED: usize = 100;
 
 /// What a node is started with.
 #[derive(Clone, Debug, Default)]
@@ -196,5 +199,13 @@ pub fn binary() -> anyhow::Result<PathBuf> {
 
 /// A port that was free a moment ago.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    // The system may give one that it has got back again at once, and a node needs three that differ.
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    for _ in 0..PORTS_TRIED {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return Ok(port);
+        }
+    }
+    bail!("of {PORTS_TRIED} free ports each was given to somebody before")
 }

@@ -3,6 +3,7 @@
 //!
 //! The last check drives the store with random operations beside a plain model of it; its panic names the seed.
 
+mod lists;
 mod model;
 mod samples;
 
@@ -35,6 +36,11 @@ pub async fn suite(make: impl AsyncFn() -> Arc<dyn Store>) {
     a_hidden_item_stays_as_a_row(&*make().await).await;
     a_deleted_conversation_keeps_what_is_shared(&*make().await).await;
     items_come_in_pages(&*make().await).await;
+    lists::items_change_in_the_middle_of_a_long_list(&*make().await).await;
+    lists::items_that_come_one_by_one_are_a_list_as_others_are(&*make().await).await;
+    lists::pages_begin_and_end_anywhere_in_a_long_list(&*make().await).await;
+    lists::turns_end_out_of_order_and_are_dropped(&*make().await).await;
+    lists::a_long_list_is_cleared_from_anywhere(&*make().await).await;
     the_index_keeps_its_subjects_apart(&*make().await).await;
     the_index_pages_both_ways(&*make().await).await;
     open_rows_stay_in_their_shard(&*make().await).await;

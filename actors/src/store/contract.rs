@@ -3,6 +3,7 @@
 //!
 //! The last check drives the store with random operations beside a plain model of it; its panic names the seed.
 
+mod lists;
 mod model;
 mod samples;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use klatch_protocol::state::{ItemRow, Settled};
 use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Position, Shard, State};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use self::samples::{accepted, claim, created, delta, entry, every_event, finished_turn, row, snapshot_entry};
@@ -25,6 +27,7 @@ const BIG_BYTES: usize = 4 << 20;
 /// Runs all checks; `make` gives a new and empty store each time.
 pub async fn suite(make: impl AsyncFn() -> Arc<dyn Store>) {
     the_fence_refuses_what_is_not_above_the_end(&*make().await).await;
+    who_does_not_wait_is_told(make().await).await;
     only_the_first_position_makes_a_log(&*make().await).await;
     each_epoch_has_one_claimer(make().await).await;
     what_was_appended_is_read(&*make().await).await;
@@ -35,6 +38,11 @@ pub async fn suite(make: impl AsyncFn() -> Arc<dyn Store>) {
     a_hidden_item_stays_as_a_row(&*make().await).await;
     a_deleted_conversation_keeps_what_is_shared(&*make().await).await;
     items_come_in_pages(&*make().await).await;
+    lists::items_change_in_the_middle_of_a_long_list(&*make().await).await;
+    lists::items_that_come_one_by_one_are_a_list_as_others_are(&*make().await).await;
+    lists::pages_begin_and_end_anywhere_in_a_long_list(&*make().await).await;
+    lists::turns_end_out_of_order_and_are_dropped(&*make().await).await;
+    lists::a_long_list_is_cleared_from_anywhere(&*make().await).await;
     the_index_keeps_its_subjects_apart(&*make().await).await;
     the_index_pages_both_ways(&*make().await).await;
     open_rows_stay_in_their_shard(&*make().await).await;
@@ -129,6 +137,25 @@ async fn the_fence_refuses_what_is_not_above_the_end(store: &dyn Store) {
         Some(claim(256).position),
         "255-7 after 256-0",
     );
+}
+
+async fn who_does_not_wait_is_told(store: Arc<dyn Store>) {
+    let conversation = ConversationId::random();
+    let told = async |entry: Entry| {
+        let (tell, told) = oneshot::channel();
+        let done = Box::new(|outcome| drop(tell.send(outcome)));
+        store.clone().append_then(conversation, Arc::new(entry), done);
+        told.await.expect("the outcome is told")
+    };
+    assert_fenced(told(delta(1, 1)).await, None, "1-1 where there is no log");
+    let claimed = claim(1);
+    let end = Some(claimed.position);
+    assert_eq!(told(claimed.clone()).await, Ok(()), "a claim was refused");
+    assert_fenced(told(claimed.clone()).await, end, "1-0 after 1-0");
+    let next = entry(1, 1, claimed.token, delta(1, 1).events);
+    assert_eq!(told(next.clone()).await, Ok(()), "an entry was refused");
+    assert_fenced(told(next).await, Some(Position { epoch: 1, seq: 1 }), "1-1 after 1-1");
+    assert_eq!(store.log(conversation).await.expect("the log can be read").entries.len(), 2);
 }
 
 async fn only_the_first_position_makes_a_log(store: &dyn Store) {

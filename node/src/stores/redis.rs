@@ -17,7 +17,9 @@
 //! compaction moved to the lists may have gone back too, and nobody would know.
 
 mod address;
+mod around;
 mod batcher;
+mod blocks;
 mod check;
 mod cluster;
 mod compaction;
@@ -26,6 +28,7 @@ mod job;
 mod keys;
 mod lane;
 mod options;
+mod page;
 mod read;
 mod records;
 mod replies;

@@ -92,6 +92,7 @@ const SCRIPTS: [(&str, usize); 8] = [
     (include_str!("../../../node/src/stores/redis/scripts/view_read.lua"), 3),
 ];
 const COMPACT: &str = include_str!("../../../node/src/stores/redis/scripts/compact.lua");
+const BLOCKS: &str = include_str!("../../../node/src/stores/redis/scripts/blocks.lua");
 
 /// Commands that the client sends, many of them refused.
 struct Throws(Dice);
@@ -121,15 +122,19 @@ impl Throws {
     }
 
     fn id(&self) -> Bytes {
-        format!("{}-{}", self.0.below(4), self.0.below(6)).into_bytes()
+        match self.0.permille(300) {
+            // The last of these: so the log ends mostly.
+            true => b"3-5".to_vec(),
+            false => format!("{}-{}", self.0.below(4), self.0.below(6)).into_bytes(),
+        }
     }
 
     fn command(&self) -> Vec<Bytes> {
         let word = |text: &str| text.as_bytes().to_vec();
         let page = || [word("LIMIT"), word("0"), self.one(&["0", "1", "3", "-1"])];
         match self.0.below(22) {
-            0 => vec![word("XADD"), self.key("log"), word("NOMKSTREAM"), self.id(), word("t"), self.member()],
-            1 | 2 => vec![word("XADD"), self.key("log"), self.id(), word("t"), self.member()],
+            0 => vec![word("XADD"), self.key("log"), word("NOMKSTREAM"), self.id(), word("t"), self.token()],
+            1 | 2 => vec![word("XADD"), self.key("log"), self.id(), word("t"), self.token()],
             3 => vec![word("XRANGE"), self.key("log"), word("-"), word("+")],
             4 => vec![word("XREVRANGE"), self.key("log"), word("+"), word("-"), word("COUNT"), word("1")],
             5 => vec![word("XTRIM"), self.key("log"), word("MINID"), word("="), self.id()],
@@ -150,24 +155,53 @@ impl Throws {
             16 => vec![word("HGETALL"), self.key("hash")],
             17 => vec![word("TYPE"), self.key("log")],
             18 => vec![word("EXISTS"), self.key("log")],
-            19 if self.0.permille(100) => vec![word("UNLINK"), self.key("log")],
+            19 if self.0.permille(600) => vec![word("UNLINK"), self.key("log")],
             19 => vec![word("INCR"), self.key("text")],
             20 => vec![word("HINCRBY"), self.key("hash"), word("counter"), word("1")],
             _ => vec![word("GET"), self.key("text")],
         }
     }
 
+    fn token(&self) -> Bytes {
+        self.one(&["a", "b"])
+    }
+
+    fn ordinal(&self) -> Bytes {
+        self.one(&["12345678", "12345679", "1234567a", "abcdefgh"])
+    }
+
+    /// Of a list of blocks, and now and then of another format, or none at all.
+    fn block(&self) -> Bytes {
+        let format = if self.0.permille(50) { "\u{1}" } else { "\u{2}" };
+        let rows = "row".repeat(self.0.below(8) as usize);
+        [self.ordinal(), format.into(), self.ordinal(), rows.into()].concat()
+    }
+
+    fn some(&self, one: impl Fn() -> Bytes) -> Vec<Bytes> {
+        let count = self.0.below(3);
+        std::iter::once(count.to_string().into_bytes()).chain((0..count).map(|_| one())).collect()
+    }
+
     /// Which script, its keys and its arguments.
     fn script(&self) -> (&'static str, Vec<Bytes>, Vec<Bytes>) {
         if self.0.permille(200) {
-            let keys = [self.key("log"), self.key("items"), b"clients".to_vec(), b"turns".to_vec()];
-            let (expected, next) = (self.id(), self.id());
-            let mut arguments = vec![expected, self.member(), next, self.member(), b"snapshot".to_vec()];
-            arguments.push(self.one(&["", "12345678"]));
-            for width in [2, 2, 2, 1] {
-                let count = self.0.below(3);
-                arguments.push(count.to_string().into_bytes());
-                arguments.extend((0..count * width).map(|_| self.one(&["12345678", "12345679", "abcdefgh"])));
+            let (key, high) = (self.key("list"), self.one(&["+", "(1234567a", "(12345679"]));
+            return (BLOCKS, vec![key], vec![self.ordinal(), high, self.one(&["1", "2"])]);
+        }
+        if self.0.permille(500) {
+            let keys = [self.key("log"), self.key("list"), b"clients".to_vec(), self.key("list")];
+            // From 3-5 the log goes on by compactions only.
+            let ids = [["2-5", "3-0"], ["3-5", "4-0"], ["3-5", "4-0"], ["4-0", "5-0"], ["5-0", "6-0"], ["4-0", "3-0"]];
+            let [expected, next] = self.0.pick(&ids).expect("there are some").map(|id| id.as_bytes().to_vec());
+            let mut arguments = vec![expected, self.token(), next, self.token(), b"snapshot".to_vec()];
+            arguments.extend([self.one(&["", "", "12345679"]), self.one(&["20", "40", "60"])]);
+            let clients = self.0.below(3);
+            arguments.push(clients.to_string().into_bytes());
+            arguments.extend((0..clients).flat_map(|_| [self.member(), self.ordinal()]));
+            for _ in 0..2 {
+                arguments.push(self.one(&["above", "replace"]));
+                arguments.extend(self.some(|| self.ordinal()));
+                arguments.extend(self.some(|| self.block()));
             }
             return (COMPACT, keys.into(), arguments);
         }
@@ -215,12 +249,14 @@ async fn the_same_commands_and_scripts_are_answered_the_same_by_a_real_server() 
     let client = redis::Client::open(server.url()).expect("an address");
     let mut real = client.get_multiplexed_async_connection().await.expect("it can be connected to");
     let (throws, mut twin) = (Throws(Dice::new(7)), Data::default());
+    let mut compacted = 0;
     for n in 0..20_000 {
         let (asked, answer) = if throws.0.permille(250) {
             let (source, keys, arguments) = throws.script();
             let mut call = redis::cmd("EVAL");
             call.arg(source).arg(keys.len()).arg(&keys).arg(&arguments);
             let answer = script::run(&mut twin, source, &keys, &arguments);
+            compacted += usize::from(source == COMPACT && answer == Reply::Bulk(b"ok".to_vec()));
             (call, answer)
         } else {
             let command = throws.command();
@@ -244,4 +280,5 @@ async fn the_same_commands_and_scripts_are_answered_the_same_by_a_real_server() 
         let same = if is_hash { sorted(&expected) == sorted(&answer) } else { expected == answer };
         assert!(same, "command {n}, {shown:?}: the server says {expected}, and the twin {answer}");
     }
+    assert!(compacted > 50, "only {compacted} compactions were not refused");
 }

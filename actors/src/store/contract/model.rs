@@ -9,12 +9,14 @@ use klatch_protocol::state::{ItemRow, Settled};
 use klatch_protocol::{ClaimToken, ConversationId, Entry, Event, Position, Shard, State, Turn};
 
 use super::super::{Compaction, IndexRow, Log, LogEnd, OpenRow, Order, Store, StoreError, hidden, is_snapshot};
-use super::samples::{Dice, entry, finished_turn, row, snapshot_entry};
+use super::samples::{Dice, entry, long_turn, row, snapshot_entry};
 
 /// Few of each, so that operations meet.
 const CONVERSATIONS: u64 = 8;
-const ORDINALS: u64 = 40;
-const TURNS: u64 = 10;
+const ORDINALS: u64 = 60;
+const TURNS: u64 = 30;
+/// So that all of them together are more than a store would keep as one.
+const ROW_BYTES: u64 = 1_500;
 const TIMES: u64 = 6;
 const SHARDS: u64 = 3;
 const NAMES: [&str; 4] = ["a", "ab", "b\0", ""];
@@ -256,11 +258,11 @@ impl Model {
             38..44 => Operation::LogEnd(conversation),
             44..52 => Operation::Log(conversation),
             52..60 => {
-                let (from, to) = (dice.below(ORDINALS), dice.below(ORDINALS + 1));
+                let (from, to) = (dice.below(2 * ORDINALS), dice.below(2 * ORDINALS + 1));
                 Operation::Items { conversation, from, to, order, limit: limit * 4 }
             }
-            60..64 => Operation::ItemOfClient(conversation, format!("client-{}", dice.below(ORDINALS))),
-            64..68 => Operation::Turn(conversation, dice.below(TURNS)),
+            60..64 => Operation::ItemOfClient(conversation, format!("client-{}", dice.below(2 * ORDINALS))),
+            64..68 => Operation::Turn(conversation, dice.below(2 * TURNS)),
             68..73 => Operation::IndexAdd(index_row(dice, at, conversation)),
             73..76 => Operation::IndexRemove(index_row(dice, at, conversation)),
             76..82 => {
@@ -302,16 +304,36 @@ impl Model {
         }
         let few =
             |dice: &mut Dice, end: u64| -> BTreeSet<u64> { (0..dice.below(6)).map(|_| dice.below(end)).collect() };
-        let settled = Settled {
-            items: few(dice, ORDINALS).into_iter().map(|ordinal| row(ordinal, "text")).collect(),
-            hide: few(dice, ORDINALS).into_iter().map(|at| (at, dice.below(9), dice.chance(50))).collect(),
-            turns: few(dice, TURNS).into_iter().map(finished_turn).collect(),
-            drop_turns: few(dice, TURNS).into_iter().collect(),
+        // Mostly what is settled comes behind all that is there, and nothing there changes.
+        let (is_next, count) = (dice.chance(50), dice.below(9));
+        let (items, turns) = match is_next {
+            true => (next(self.items.keys(), conversation, count), next(self.turns.keys(), conversation, count)),
+            false => (few(dice, ORDINALS), few(dice, TURNS)),
         };
+        let mut text = || "text ".repeat(dice.below(ROW_BYTES / 5) as usize);
+        let items = items.into_iter().map(|ordinal| row(ordinal, &text())).collect();
+        let turns = turns.into_iter().map(|turn| long_turn(turn, &text())).collect();
+        let (hide, drop_turns) = match is_next {
+            true => Default::default(),
+            false => (few(dice, ORDINALS), few(dice, TURNS)),
+        };
+        let hide = hide.into_iter().map(|at| (at, dice.below(9), dice.chance(50))).collect();
+        let settled = Settled { items, hide, turns, drop_turns: drop_turns.into_iter().collect() };
         let clear_but_items_below = dice.chance(10).then(|| dice.below(ORDINALS));
         let state = State { next_item: dice.next(), ..State::default() };
         Compaction { expected, snapshot: Arc::new(snapshot_entry(expected, state)), settled, clear_but_items_below }
     }
+}
+
+/// Ordinals behind the last of this conversation, which may reach beyond those of its changes.
+fn next<'a>(
+    all: impl DoubleEndedIterator<Item = &'a (ConversationId, u64)>,
+    conversation: ConversationId,
+    count: u64,
+) -> BTreeSet<u64> {
+    let last = all.rev().find(|(of, _)| *of == conversation).map(|(_, ordinal)| *ordinal);
+    let from = last.map_or(0, |last| last + 1);
+    (from..from + count).collect()
 }
 
 fn id(dice: &mut Dice) -> ConversationId {

@@ -56,8 +56,12 @@ pub fn row(ordinal: u64, text: &str) -> ItemRow {
 }
 
 pub fn finished_turn(ordinal: u64) -> Turn {
+    long_turn(ordinal, "out")
+}
+
+pub fn long_turn(ordinal: u64, output: &str) -> Turn {
     let mut turn = Turn::new(accepted_turn(ordinal), 0);
-    turn.apply(Change::Pieces { pieces: ["out"].into() });
+    turn.apply(Change::Pieces { pieces: [output].into() });
     turn.apply(Change::Ended { outcome: completed(), at_ms: 5 });
     turn
 }

@@ -222,7 +222,7 @@ impl Batcher {
 
     /// An empty batch waits for what is pending.
     async fn send(&mut self, session: &mut Session, batch: Vec<Job>) -> ControlFlow<String> {
-        let batch = match self.verify(session, batch).await {
+        let mut batch = match self.verify(session, batch).await {
             Ok(batch) => batch,
             Err(why) => return ControlFlow::Break(why),
         };
@@ -231,7 +231,7 @@ impl Batcher {
             return ControlFlow::Continue(());
         }
         let begun = Instant::now();
-        let sent = session.exchange(&batch, waits).await;
+        let sent = session.exchange(&mut batch, waits).await;
         self.metrics.batch(batch.len(), begun.elapsed());
         let mut values = match sent {
             Ok(values) if values.len() == batch.len() + usize::from(waits.is_some()) => values,
@@ -374,15 +374,20 @@ impl Session {
         self.verified.insert(conversation);
     }
 
-    async fn exchange(&mut self, batch: &[Job], waits: Option<Replicas>) -> Result<Vec<Value>, RedisError> {
+    /// Takes the commands out of the jobs, but for those that may have to be sent again.
+    async fn exchange(&mut self, batch: &mut [Job], waits: Option<Replicas>) -> Result<Vec<Value>, RedisError> {
         let mut pipeline = Pipeline::with_capacity(batch.len() + 1);
+        let answers = batch.len() + usize::from(waits.is_some());
         for job in batch {
-            pipeline.add_command(job.command.clone());
+            pipeline.add_command(match job.kind {
+                Kind::Script => job.command.clone(),
+                Kind::Append(_) | Kind::Plain => std::mem::take(&mut job.command),
+            });
         }
         if let Some(Replicas { count, wait, .. }) = waits {
             pipeline.add_command(cmd("WAIT").arg(count).arg(wait.as_millis() as u64).take());
         }
-        ask(&mut self.writer, &pipeline, batch.len() + usize::from(waits.is_some())).await
+        ask(&mut self.writer, &pipeline, answers).await
     }
 
     fn acknowledge(&mut self) {

@@ -4,9 +4,9 @@
 //! | key | type | holds |
 //! |---|---|---|
 //! | `{conversation}:log` | stream | id `<epoch>-<seq>`, fields `t` (token) and `e` (the sealed entry) |
-//! | `{conversation}:items` | sorted set | ordinal (8 bytes) and sealed row, in the order of bytes |
+//! | `{conversation}:items` | sorted set | blocks of sealed rows, in the order of bytes: see `blocks` |
 //! | `{conversation}:clients` | hash | the client's own item id → ordinal (8 bytes) |
-//! | `{conversation}:turns` | hash | ordinal (8 bytes) → sealed turn |
+//! | `{conversation}:turns` | sorted set | blocks of sealed turns, as those of items |
 //! | `{index:tenant and subject}` | sorted set | created_at (8 bytes) and conversation (16), in the order of bytes |
 //! | `{open:shard}` | sorted set | conversations (16 bytes) |
 //! | `{due}` | sorted set | at (8 bytes) and conversation (16) |

@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use super::batcher::Batcher;
 use super::connect::{Manner, Target};
 use super::job::{Ack, Job, Kind, Reply};
+use super::nothing_read;
 use super::options::RedisOptions;
 
 /// Writes waiting at most: a tenth of a second's work; who waits behind more is better told.
@@ -103,19 +104,27 @@ impl Lane {
         }
     }
 
-    /// Reads beside the batches, from the same server.
+    /// Reads beside the batches, from the same server; with them, where it forgot the script that reads, since they load
+    /// it again.
     pub async fn read(&self, command: Cmd) -> Result<Reply, StoreError> {
         let link = self.shared.link.load_full().ok_or_else(|| unavailable(NOT_CONNECTED))?;
         let mut reader = link.reader.clone();
-        let value = reader.send_packed_command(&command).await.and_then(Value::extract_error);
-        let value = value.map_err(|error| self.read_failed(link.generation, &error))?;
-        Ok(Reply { value, generation: link.generation })
+        match reader.send_packed_command(&command).await.and_then(Value::extract_error) {
+            Ok(value) => Ok(Reply { value, generation: link.generation }),
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.submit(command, Kind::Script, false).await.map_err(nothing_read)
+            }
+            Err(error) => Err(self.read_failed(link.generation, &error)),
+        }
     }
 
     fn read_failed(&self, generation: u64, error: &RedisError) -> StoreError {
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => self.shared.look_at_map(),
             ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::NoPerm) => {}
+            _ if error.code() == Some("WRONGTYPE") => {
+                return StoreError::Damaged(format!("a key is of another type than this build writes: {error}"));
+            }
             _ => {
                 self.shared.broken.fetch_max(generation, Ordering::Relaxed);
                 self.shared.broke.notify_one();

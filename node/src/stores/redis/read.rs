@@ -4,6 +4,7 @@ use ::redis::{Cmd, Value, cmd};
 use klatch_actors::store::{Log, LogEnd, Order, StoreError, is_snapshot};
 use klatch_protocol::{ClaimToken, ConversationId, Entry};
 
+use super::blocks::{Block, List};
 use super::keys::{ENTRY, Keys, TOKEN, position_of, unseal};
 
 /// The last entry: its id and token say where the log ends.
@@ -71,6 +72,10 @@ pub fn page_command(key: &str, low: &[u8], high: &[u8], order: Order, limit: usi
 
 pub fn members<T>(value: Value, read: impl Fn(&[u8]) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
     list(value)?.into_iter().map(|member| read(&bytes(member)?)).collect()
+}
+
+pub fn blocks(of: List, value: Value) -> Result<Vec<Block>, StoreError> {
+    Block::read_all(of, list(value)?.into_iter().map(bytes).collect::<Result<_, _>>()?)
 }
 
 pub fn optional(value: Value) -> Result<Option<Vec<u8>>, StoreError> {

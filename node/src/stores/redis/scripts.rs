@@ -6,6 +6,7 @@ use ::redis::{Cmd, RedisError, cmd};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
     Compact,
+    Blocks,
     PutRecord,
     RemoveRecord,
     ViewJoin,
@@ -16,8 +17,9 @@ pub enum Script {
     ViewRead,
 }
 
-const ALL: [Script; 9] = [
+const ALL: [Script; 10] = [
     Script::Compact,
+    Script::Blocks,
     Script::PutRecord,
     Script::RemoveRecord,
     Script::ViewJoin,
@@ -32,6 +34,7 @@ impl Script {
     pub fn source(self) -> &'static str {
         match self {
             Self::Compact => include_str!("scripts/compact.lua"),
+            Self::Blocks => include_str!("scripts/blocks.lua"),
             Self::PutRecord => include_str!("scripts/put_record.lua"),
             Self::RemoveRecord => include_str!("scripts/remove_record.lua"),
             Self::ViewJoin => include_str!("scripts/view_join.lua"),

@@ -1,6 +1,6 @@
 //! [`Store`] on the lanes: each call makes its command, and reads its answer.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,10 +11,14 @@ use klatch_protocol::envelope::seal;
 use klatch_protocol::state::ItemRow;
 use klatch_protocol::{ConversationId, Entry, Position, Shard, Turn};
 
+use super::around::Around;
+use super::blocks::List;
+use super::compaction::Answer;
 use super::job::{Ack, Fence, Kind, Reply};
-use super::keys::{self, entry_id, excluding, including, number_and_rest, unseal};
+use super::keys::{self, entry_id, excluding, including, number_and_rest};
 use super::lane::Lane;
-use super::{RedisStore, compaction, read};
+use super::page::Page;
+use super::{RedisStore, compaction, page, read};
 use crate::stores::metrics::Operation;
 
 type Done<T> = Result<T, StoreError>;
@@ -22,6 +26,9 @@ type Done<T> = Result<T, StoreError>;
 /// Of an append, and their bytes beside the entry itself, at most.
 const XADD_ARGUMENTS: usize = 8;
 const XADD_BYTES: usize = 256;
+
+/// Blocks that one trip reads around what a compaction changes, beside the one before: neighbours are changed together.
+const BLOCKS_AROUND: usize = 4;
 
 const LAST_ID: ConversationId = ConversationId([0xff; 16]);
 
@@ -91,17 +98,20 @@ impl RedisStore {
     async fn compact_log(&self, conversation: ConversationId, compaction: Compaction) -> Done<()> {
         let key = self.keys.log(conversation);
         let lane = self.lane(&key)?;
-        let mut found = BTreeMap::new();
-        for (ordinal, ..) in &compaction.settled.hide {
-            let command = compaction::row_command(&self.keys, conversation, *ordinal);
-            let row = compaction::row(lane.read(command).await?.value)?;
-            found.extend(row.map(|row| (*ordinal, row)));
+        let mut said = match compaction::above(&self.keys, conversation, &compaction) {
+            Some(call) => run(&lane, call?).await?,
+            None => Answer::Look,
+        };
+        if said == Answer::Look {
+            let [items, turns] = compaction::touched(&compaction);
+            let items = around(&lane, List::Items, &self.keys.items(conversation), &items).await?;
+            let turns = around(&lane, List::Turns, &self.keys.turns(conversation), &turns).await?;
+            said = run(&lane, compaction::replacing(&self.keys, conversation, &compaction, [items, turns])?).await?;
         }
-        let call = compaction::call(&self.keys, conversation, &compaction, found)?;
-        let reply = lane.submit(call, Kind::Script, true).await?;
-        match compaction::done(reply.value)? {
-            true => Ok(()),
-            false => Err(self.fenced(conversation).await),
+        match said {
+            Answer::Done => Ok(()),
+            Answer::Fenced => Err(self.fenced(conversation).await),
+            Answer::Look => Err(read::unreadable("what a compaction answers that has looked")),
         }
     }
 
@@ -113,13 +123,23 @@ impl RedisStore {
         order: Order,
         limit: usize,
     ) -> Done<Vec<ItemRow>> {
-        if from >= to || limit == 0 {
-            return Ok(Vec::new());
-        }
         let key = self.keys.items(conversation);
-        let (low, high) = (including(&from.to_be_bytes()), excluding(&to.to_be_bytes()));
-        let page = self.plain_read(&key, read::page_command(&key, &low, &high, order, limit)).await?;
-        read::members(page, |member| unseal(number_and_rest(member)?.1))
+        let mut page = Page::new(from, to, order, limit);
+        while let Some(command) = page.next(&key) {
+            page.take(self.plain_read(&key, command).await?)?;
+        }
+        Ok(page.into_rows())
+    }
+
+    async fn read_turn(&self, conversation: ConversationId, turn: u64) -> Done<Option<Turn>> {
+        let key = self.keys.turns(conversation);
+        let high = turn.checked_add(1).map_or_else(|| b"+".to_vec(), |next| excluding(&next.to_be_bytes()));
+        let command = read::page_command(&key, b"-", &high, Order::Descending, 1);
+        let Some(block) = read::blocks(List::Turns, self.plain_read(&key, command).await?)?.pop() else {
+            return Ok(None);
+        };
+        let open = |sealed| block.open(turn, sealed, |found: &Turn| found.accepted.turn);
+        block.row(turn).map(open).transpose()
     }
 
     async fn read_index(
@@ -238,11 +258,7 @@ impl Store for RedisStore {
     }
 
     fn turn(&self, conversation: ConversationId, turn: u64) -> Stored<'_, Option<Turn>> {
-        Box::pin(self.timed(Operation::Turn, async move {
-            let key = self.keys.turns(conversation);
-            let value = self.plain_read(&key, cmd("HGET").arg(&key).arg(&turn.to_be_bytes()[..]).take()).await?;
-            read::optional(value)?.map(|sealed| unseal(&sealed)).transpose()
-        }))
+        Box::pin(self.timed(Operation::Turn, self.read_turn(conversation, turn)))
     }
 
     fn index_add(&self, row: IndexRow) -> Stored<'_, ()> {
@@ -298,4 +314,18 @@ impl Store for RedisStore {
 
 fn index_row(store: &RedisStore, row: &IndexRow) -> (String, Vec<u8>) {
     (store.keys.index(&row.tenant, &row.subject), keys::dated(row.created_at_ms, row.conversation))
+}
+
+async fn run(lane: &Lane, call: Cmd) -> Done<Answer> {
+    compaction::answer(lane.submit(call, Kind::Script, true).await?.value)
+}
+
+/// The blocks of a list around these ordinals.
+async fn around(lane: &Lane, list: List, key: &str, ordinals: &BTreeSet<u64>) -> Done<Around> {
+    let mut around = Around::default();
+    while let Some(from) = around.missing(ordinals.iter().copied()) {
+        let command = page::from_command(key, from, b"+", BLOCKS_AROUND);
+        around.take(from, read::blocks(list, lane.read(command).await?.value)?, BLOCKS_AROUND);
+    }
+    Ok(around)
 }

@@ -12,6 +12,8 @@ use super::redis_server::RedisServer;
 use super::*;
 use crate::stores::records::contract as records_contract;
 
+mod lists;
+
 /// Times that make a test of an outage short.
 fn impatient() -> RedisOptions {
     RedisOptions {
@@ -102,6 +104,9 @@ async fn a_script_that_the_server_forgot_is_loaded_again() {
     lane.submit(::redis::cmd("SCRIPT").arg("FLUSH").take(), job::Kind::Plain, true).await.unwrap();
     use crate::stores::records::Records;
     assert_eq!(store.put("key".into(), None, vec![1]).await, Ok(true));
+    lane.submit(::redis::cmd("SCRIPT").arg("FLUSH").take(), job::Kind::Plain, true).await.unwrap();
+    let items = store.items(ConversationId::random(), 0, 9, klatch_actors::store::Order::Ascending, 9).await;
+    assert_eq!(items, Ok(vec![]), "a script that reads");
 }
 
 #[tokio::test(flavor = "multi_thread")]

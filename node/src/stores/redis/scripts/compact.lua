@@ -3,15 +3,16 @@
 --
 -- KEYS: log, items, clients, turns
 -- ARGV: expected id, expected token, snapshot's id, its token, its bytes, first ordinal to clear from (8 bytes) or '',
---       then four lists, each its length first: items (ordinal, member), clients (id, ordinal), turns (ordinal, bytes),
---       turns to drop (ordinal)
--- Returns 'ok', or 'fenced'.
+--       how large a block may become by joining, then the clients (their number, then each id and ordinal), then for
+--       items and turns each: 'above' or 'replace', and two lists, each its length first: first ordinals of the blocks
+--       that go, and blocks that come (see `blocks`)
+-- Returns 'ok', 'fenced', 'look' where what lies above does not, or 'type' and a key of another type.
 
-local types = { 'stream', 'zset', 'hash', 'hash' }
+local types = { 'stream', 'zset', 'hash', 'zset' }
 for n, key in ipairs(KEYS) do
   local found = redis.call('TYPE', key).ok
   if found ~= 'none' and found ~= types[n] then
-    return redis.error_reply('WRONGTYPE ' .. key .. ' is no ' .. types[n])
+    return 'type ' .. key
   end
 end
 
@@ -19,33 +20,6 @@ local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 if not last or last[1] ~= ARGV[1] or last[2][2] ~= ARGV[2] then
   return 'fenced'
 end
-
-local at = 7
--- The next list, in pieces that the stack takes.
-local function pieces(width, call)
-  local length = tonumber(ARGV[at])
-  local from, to = at + 1, at + length * width
-  at = to + 1
-  local step = 1000 - 1000 % width
-  for first = from, to, step do
-    call(unpack(ARGV, first, math.min(first + step - 1, to)))
-  end
-end
-
--- What follows an ordinal sorts behind it, and before anything that begins with the next one.
-pieces(2, function(...)
-  local given = { ... }
-  local add = {}
-  for n = 1, #given, 2 do
-    redis.call('ZREMRANGEBYLEX', KEYS[2], '[' .. given[n], '(' .. given[n] .. string.rep('\255', 16))
-    add[n] = 0
-    add[n + 1] = given[n + 1]
-  end
-  redis.call('ZADD', KEYS[2], unpack(add))
-end)
-pieces(2, function(...) redis.call('HSET', KEYS[3], ...) end)
-pieces(2, function(...) redis.call('HSET', KEYS[4], ...) end)
-pieces(1, function(...) redis.call('HDEL', KEYS[4], ...) end)
 
 -- Lua would compare texts by the locale of the server.
 local function less(a, b)
@@ -58,6 +32,39 @@ local function less(a, b)
   return false
 end
 
+local at = 8
+-- Where the next list begins and ends.
+local function span(width)
+  local from = at + 1
+  at = from + tonumber(ARGV[at]) * width
+  return from, at - 1
+end
+
+local clients_from, clients_to = span(2)
+local lists = {}
+for n, key in ipairs({ KEYS[2], KEYS[4] }) do
+  local list = { key = key }
+  local above = ARGV[at] == 'above'
+  at = at + 1
+  list.removed_from, list.removed_to = span(1)
+  list.added_from, list.added_to = span(1)
+  local first = ARGV[list.added_from]
+  if above and list.added_from <= list.added_to then
+    local there = redis.call('ZREVRANGEBYLEX', key, '+', '-', 'LIMIT', 0, 1)[1]
+    if there then
+      if string.byte(there, 9) ~= 2 or not less(string.sub(there, 10, 17), first) then
+        return 'look'
+      end
+      if #there + #first <= tonumber(ARGV[7]) then
+        list.joins = string.sub(there, 1, 8)
+        first = string.sub(there, 1, 9) .. string.sub(first, 10, 17) .. string.sub(there, 18) .. string.sub(first, 18)
+      end
+    end
+  end
+  list.first = first
+  lists[n] = list
+end
+
 local below = ARGV[6]
 if below ~= '' then
   redis.call('ZREMRANGEBYLEX', KEYS[2], '[' .. below, '+')
@@ -67,6 +74,28 @@ if below ~= '' then
     if not less(clients[n + 1], below) then
       redis.call('HDEL', KEYS[3], clients[n])
     end
+  end
+end
+
+-- In pieces that the stack takes.
+for from = clients_from, clients_to, 1000 do
+  redis.call('HSET', KEYS[3], unpack(ARGV, from, math.min(from + 999, clients_to)))
+end
+
+-- What follows an ordinal sorts behind it, and before anything that begins with the next one.
+local function remove(key, first)
+  redis.call('ZREMRANGEBYLEX', key, '[' .. first, '(' .. first .. string.rep('\255', 16))
+end
+
+for _, list in ipairs(lists) do
+  if list.joins then
+    remove(list.key, list.joins)
+  end
+  for n = list.removed_from, list.removed_to do
+    remove(list.key, ARGV[n])
+  end
+  for n = list.added_from, list.added_to do
+    redis.call('ZADD', list.key, 0, n == list.added_from and list.first or ARGV[n])
   end
 end
 

@@ -37,12 +37,14 @@ pub struct Results {
 const YARDSTICKS: [Subject; 3] = [Subject::Echo, Subject::Append, Subject::Stateless];
 
 /// What is worth a sentence.
-const RATIOS: [(Subject, Subject); 7] = [
+const RATIOS: [(Subject, Subject); 9] = [
     (Subject::Klatch, Subject::Append),
     (Subject::Klatch, Subject::Stateless),
     (Subject::Klatch, Subject::Optimistic),
     (Subject::Klatch, Subject::Locking),
     (Subject::Forwarded, Subject::Klatch),
+    (Subject::KlatchPlainNginx, Subject::EchoNginx),
+    (Subject::KlatchNginx, Subject::KlatchPlainNginx),
     (Subject::KlatchNginx, Subject::EchoNginx),
     (Subject::Flask, Subject::KlatchNginx),
 ];

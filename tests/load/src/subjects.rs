@@ -29,6 +29,7 @@ pub enum Subject {
     Openai,
     EchoNginx,
     OptimisticNginx,
+    KlatchPlainNginx,
     KlatchNginx,
     Flask,
 }
@@ -47,13 +48,17 @@ impl Subject {
             Self::Openai => "Klatch, openai",
             Self::EchoNginx => "echo behind NGINX",
             Self::OptimisticNginx => "optimistic behind NGINX",
+            Self::KlatchPlainNginx => "Klatch behind a plain NGINX",
             Self::KlatchNginx => "Klatch behind NGINX",
             Self::Flask => "Flask behind NGINX",
         }
     }
 
     pub fn is_klatch(self) -> bool {
-        matches!(self, Self::Klatch | Self::Embedded | Self::Forwarded | Self::Openai | Self::KlatchNginx)
+        matches!(
+            self,
+            Self::Klatch | Self::Embedded | Self::Forwarded | Self::Openai | Self::KlatchPlainNginx | Self::KlatchNginx
+        )
     }
 
     /// What the model says to that.

@@ -39,7 +39,9 @@ impl Running {
             Subject::Stateless => Self::baseline(subject, "stateless").await,
             Subject::Optimistic | Subject::OptimisticNginx => Self::baseline(subject, "optimistic").await,
             Subject::Locking => Self::baseline(subject, "locking").await,
-            Subject::Klatch | Subject::KlatchNginx => Self::cluster(subject, 1, None, connections).await,
+            Subject::Klatch | Subject::KlatchPlainNginx | Subject::KlatchNginx => {
+                Self::cluster(subject, 1, None, connections).await
+            }
             Subject::Forwarded => Self::cluster(subject, 2, None, connections).await,
             Subject::Openai => Self::cluster(subject, 1, Some(ModelServer::start().await?), connections).await,
             Subject::Embedded => Self::embedded().await,
@@ -122,6 +124,9 @@ impl Running {
         everysec.exec_async(&mut connection(&cluster.redis).await?).await?;
         let (contents, token) = klatch(&cluster.nodes[0]).await?;
         let nginx = match subject {
+            Subject::KlatchPlainNginx => {
+                Some(Nginx::start_plain(cluster.nodes[0].url.trim_start_matches("http://")).await?)
+            }
             Subject::KlatchNginx => Some(Nginx::start_for_load(&cluster.nodes[0].url).await?),
             _ => None,
         };

@@ -21,8 +21,13 @@ const ERROR_BYTES_MAX: usize = 16 << 10;
 /// Once the reply is whole, its usage is waited for so long, and its end.
 const USAGE_WAIT: Duration = Duration::from_secs(2);
 
+/// Behind a whole reply there is an end of the body, and nothing else.
+const REST_BYTES_MAX: usize = 1 << 10;
+const REST_WAIT: Duration = Duration::from_secs(1);
+
 pub struct Call {
-    response: Response,
+    /// None once it was given away, to be read to its end.
+    response: Option<Response>,
     decoder: Decoder,
     reply: Reply,
     ready: VecDeque<Said>,
@@ -38,6 +43,7 @@ impl Call {
             return Err(refused(status, response).await);
         }
         let kind = content_type(response.headers());
+        let response = Some(response);
         let mut call = Self { response, decoder: Decoder::default(), reply, ready: VecDeque::new(), over: None };
         match kind.as_str() {
             "text/event-stream" => call.read_begin().await?,
@@ -78,7 +84,8 @@ impl Call {
     async fn read_event(&mut self) {
         let mut events = Vec::new();
         while events.is_empty() && self.over.is_none() {
-            match self.response.chunk().await {
+            let Some(response) = &mut self.response else { return self.ended_with(Failure::Interrupted) };
+            match response.chunk().await {
                 Ok(Some(bytes)) => {
                     let fed = self.decoder.feed(&bytes, &mut events);
                     self.take(&events);
@@ -134,10 +141,22 @@ impl Call {
     }
 
     async fn read_whole(&mut self) -> Result<(), Failure> {
-        let answer = read_bounded(&mut self.response, ANSWER_BYTES_MAX).await?;
+        let Some(response) = &mut self.response else { return Err(Failure::Interrupted) };
+        let answer = read_bounded(response, ANSWER_BYTES_MAX).await?;
         self.ready.extend(self.reply.whole(&answer)?);
         self.over = Some(Ok(()));
         Ok(())
+    }
+}
+
+/// A reply that is whole is over before its body is: what ends that may come a moment later, and a connection is used again
+/// only behind it. Where it was given up before, the connection is closed.
+impl Drop for Call {
+    fn drop(&mut self) {
+        let Some(mut response) = self.response.take().filter(|_| self.reply.done()) else { return };
+        let rest = async move { read_bounded(&mut response, REST_BYTES_MAX).await };
+        // Whatever it says concerns nobody any more.
+        tokio::spawn(async { drop(tokio::time::timeout(REST_WAIT, rest).await) });
     }
 }
 

@@ -10,6 +10,8 @@ mod call;
 mod failure;
 mod reply;
 mod request;
+#[cfg(test)]
+mod reuse;
 mod sse;
 
 use std::fmt;

@@ -457,8 +457,8 @@ fn a_reply_at_once_is_saved_in_a_single_append() {
          answer 0 hello         -> append 1-1 accepted0+attempt0#1+delta0:hello+completed0
          submit c echo again    -> answer 1
          answer 1 again         ->
-         saved                  -> release 1, b: turn 0 completed \"hello\", append 1-2 accepted1+attempt1#1+delta1:again+completed1
-         saved                  -> release 1, c: turn 1 completed \"again\"",
+         saved                  -> b: turn 0 completed \"hello\", append 1-2 accepted1+attempt1#1+delta1:again+completed1
+         saved                  -> c: turn 1 completed \"again\"",
     );
 }
 
@@ -644,7 +644,7 @@ fn an_append_of_unknown_outcome_is_resolved_before_anything_else() {
          answer 1 two        ->
          not-written         -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
          unknown             -> read end
-         written             -> release 1, b: turn 0 completed \"one\", append 1-2 accepted1+attempt1#1+delta1:two+completed1",
+         written             -> b: turn 0 completed \"one\", append 1-2 accepted1+attempt1#1+delta1:two+completed1",
     );
 }
 
@@ -659,7 +659,7 @@ fn an_append_that_arrives_after_it_was_held_for_lost_is_not_told_as_undone() {
          unknown             -> read end
          not-written         -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
          fenced              -> read end
-         written             -> release 1, b: turn 0 completed \"one\"",
+         written             -> b: turn 0 completed \"one\"",
     );
 }
 
@@ -1033,7 +1033,7 @@ fn what_is_finished_moves_to_its_lists_after_so_many_entries() {
          saved               -> a: conversation
          submit b echo one   -> answer 0
          answer 0 one        -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
-         saved               -> release 1, b: turn 0 completed \"one\"
+         saved               -> b: turn 0 completed \"one\"
          submit c slow two   -> open append 1-2 accepted1+attempt1#1
          saved               -> call 1#1, compact 2 items 1 turns
          say 1 hi            ->
@@ -1060,7 +1060,7 @@ fn a_deleted_response_leaves_its_conversation_unless_that_was_made_for_it() {
          saved               -> a: conversation
          submit b echo one   -> answer 0
          answer 0 one        -> append 1-1 accepted0+attempt0#1+delta0:one+completed0
-         saved               -> release 1, b: turn 0 completed \"one\"
+         saved               -> b: turn 0 completed \"one\"
          drop x 0            -> stop call, due append 1-2 deleted
          saved               -> write unindex, x: done, compact 0 items 0 turns",
     );

@@ -52,7 +52,7 @@ fn an_end_is_told_when_it_is_durable_and_that_it_was_is_written_down() {
          saved               -> a: conversation
          submit b echo hello -> answer 0
          answer 0 hi         -> open append 1-1 accepted0+attempt0#1+delta0:hi+to-tell0+completed0
-         saved               -> release 1, b: turn 0 completed \"hi\", tell 1 of 0
+         saved               -> b: turn 0 completed \"hi\", tell 1 of 0
          told 1 0            -> append 1-2 told0:1
          saved               ->
          close               -> remove open row
@@ -72,7 +72,7 @@ fn without_webhooks_for_the_tenant_nothing_is_written_and_no_row() {
              saved               -> a: conversation
              submit b echo hello -> answer 0
              answer 0 hi         -> append 1-1 accepted0+attempt0#1+delta0:hi+completed0
-             saved               -> release 1, b: turn 0 completed \"hi\"
+             saved               -> b: turn 0 completed \"hi\"
              close               -> closed",
         );
     }
@@ -119,7 +119,7 @@ fn a_webhook_that_does_not_hear_is_tried_again_later_and_given_up_in_the_end() {
         "not-told 1 0        -> tell 1 in 3 s
          submit c echo more  -> answer 1
          answer 1 yes        -> append 1-2 accepted1+attempt1#1+delta1:yes+to-tell1+completed1
-         saved               -> release 1, c: turn 1 completed \"yes\"
+         saved               -> c: turn 1 completed \"yes\"
          telling-due 1       -> tell 1 of 0
          wait 9000           ->
          not-told 1 0        -> tell 1 in 8 s

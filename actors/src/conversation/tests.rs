@@ -1012,6 +1012,23 @@ fn a_reply_over_its_limit_ends_incomplete() {
 }
 
 #[test]
+fn a_whole_answer_that_is_too_long_is_cut_as_well() {
+    let limits = Limits { reply_bytes: 4, ..Limits::default() };
+    check_within(
+        limits,
+        "activated           ->
+         create a            -> index append 1-0 claimed+created
+         saved               -> a: conversation
+         submit b echo hi    -> answer 0
+         answer 0 four       -> append 1-1 accepted0+attempt0#1+delta0:four+completed0
+         saved               -> b: turn 0 completed \"four\"
+         submit c echo hi    -> answer 1
+         answer 1 fives      -> append 1-2 accepted1+attempt1#1+delta1:fives+incomplete1
+         saved               -> c: turn 1 incomplete \"fives\"",
+    );
+}
+
+#[test]
 fn waiting_for_the_activation_has_a_limit() {
     let limits = Limits { waiting_per_conversation: 1, ..Limits::default() };
     check_within(

@@ -182,13 +182,13 @@ fn gapless(positions: impl Iterator<Item = Position>) -> Result<(), StoreError> 
 pub(super) struct Appended {
     /// Whom to tell.
     myself: Option<Me>,
-    _spans: Vec<Traced>,
+    spans: Vec<Traced>,
 }
 
 impl Appended {
     /// A part of these turns.
     pub(super) fn new(myself: Me, turns: &[Traced]) -> Self {
-        Self { myself: Some(myself), _spans: turns.iter().map(|turn| turn.child("append")).collect() }
+        Self { myself: Some(myself), spans: turns.iter().map(|turn| turn.child("append")).collect() }
     }
 
     pub(super) fn tell(mut self, outcome: Result<(), StoreError>) {
@@ -200,6 +200,8 @@ impl Appended {
     }
 
     fn report(&mut self, input: Input<Reply>) {
+        // Over before its turn is, which may end with the report.
+        self.spans.clear();
         if let Some(myself) = self.myself.take() {
             report(&myself, input);
         }

@@ -293,7 +293,7 @@ impl State {
             Effect::Claim(looked) => self.claim(&myself, looked),
             Effect::Append { entry, rows, traced } => {
                 // On its own: it is under way whatever becomes of the conversation, and the log tells what became of it.
-                let done = tasks::Appended::new(myself.clone(), &traced);
+                let done = tasks::Appended::new(myself.clone(), traced);
                 match rows.is_empty() {
                     true => store.append_then(conversation, entry, Box::new(|outcome| done.tell(outcome))),
                     false => drop(tokio::spawn(tasks::append(done, store, conversation, entry, rows))),

@@ -183,12 +183,14 @@ pub(super) struct Appended {
     /// Whom to tell.
     myself: Option<Me>,
     spans: Vec<Traced>,
+    /// What they are parts of, which is not over before.
+    turns: Vec<Traced>,
 }
 
 impl Appended {
     /// A part of these turns.
-    pub(super) fn new(myself: Me, turns: &[Traced]) -> Self {
-        Self { myself: Some(myself), spans: turns.iter().map(|turn| turn.child("append")).collect() }
+    pub(super) fn new(myself: Me, turns: Vec<Traced>) -> Self {
+        Self { myself: Some(myself), spans: turns.iter().map(|turn| turn.child("append")).collect(), turns }
     }
 
     pub(super) fn tell(mut self, outcome: Result<(), StoreError>) {
@@ -202,6 +204,7 @@ impl Appended {
     fn report(&mut self, input: Input<Reply>) {
         // Over before its turn is, which may end with the report.
         self.spans.clear();
+        self.turns.clear();
         if let Some(myself) = self.myself.take() {
             report(&myself, input);
         }

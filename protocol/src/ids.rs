@@ -193,21 +193,15 @@ fn write(f: &mut fmt::Formatter<'_>, prefix: &str, conversation: &ConversationId
     let mut text = [0; PREFIX_MAX + HEX_DIGITS];
     let (before, digits) = text.split_at_mut(prefix.len());
     before.copy_from_slice(prefix.as_bytes());
-    let bytes = conversation.0.into_iter().chain(ordinal.to_be_bytes());
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-        pair.copy_from_slice(&hex_pair(byte));
-    }
+    write_hex(&conversation.0, digits);
+    write_hex(&ordinal.to_be_bytes(), &mut digits[conversation.0.len() * 2..]);
     f.write_str(std::str::from_utf8(&text[..prefix.len() + HEX_DIGITS]).expect("prefixes and hex digits are ASCII"))
-}
-
-fn hex_pair(byte: u8) -> [u8; 2] {
-    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
 }
 
 /// Lowercase hex digits, two for each byte, as far as there is room.
 pub fn write_hex(bytes: &[u8], digits: &mut [u8]) {
     for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-        pair.copy_from_slice(&hex_pair(*byte));
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
 }
 

@@ -114,6 +114,7 @@ where
     response
 }
 
+/// What the route answers: it cannot fail.
 pub async fn answered<S>(route: S, request: Request) -> Response
 where
     S: Service<Request, Response = Response, Error = Infallible>,

@@ -13,10 +13,9 @@
 //! | `{records}:values`, `{records}:names` | hash, sorted set | key → version (8 bytes) and bytes; the keys in order |
 //! | `{view}:…` | | see `views` |
 
-use std::fmt::Write;
-
 use klatch_actors::store::{OpenRow, StoreError};
 use klatch_protocol::envelope::open;
+use klatch_protocol::ids::write_hex;
 use klatch_protocol::{ConversationId, Position, Shard};
 use serde::de::DeserializeOwned;
 
@@ -73,10 +72,9 @@ impl Keys {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("memory takes what it is given");
-        text
-    })
+    let mut digits = vec![0; bytes.len() * 2];
+    write_hex(bytes, &mut digits);
+    String::from_utf8(digits).expect("hex digits are ASCII")
 }
 
 pub fn entry_id(position: Position) -> String {
